@@ -1,0 +1,335 @@
+//! The inbox: topics → domain → store, every record's effect once.
+//!
+//! How far each partition was read is kept in the store and committed together with the effect. Offsets in
+//! Kafka are written too, for its lag tools, and never read. A record that cannot be read is set aside.
+//!
+//! The partitions are assigned by hand, all of them to this process, and no consumer group decides: a
+//! store has one process, and its offsets are in it, so a rebalance could only add ways to fail.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    time::Duration,
+};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::{
+    aggregate::{Aggregate, Cause, LoadError, Loaded},
+    event::StreamId,
+    kafka::{
+        client::{self, Client, Consumer},
+        dead_letters::DeadLetters,
+        record::{Incoming, Received},
+        topics::{self, Topic},
+    },
+    relay::Cluster,
+    service::{backoff::Backoff, stop::Stop},
+    store::{Append, Commit, CommitError, OffsetMove, ReadError, Store, TopicPartition},
+};
+
+/// How many records share one commit at most.
+const BATCH: usize = 500;
+
+/// How long the inbox sleeps at most before it looks whether it is to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a record asks of this service.
+#[derive(Debug)]
+pub enum Asked<C> {
+    /// To execute a command on a stream.
+    Command(StreamId, C),
+    /// Nothing: it is of no interest here.
+    Nothing,
+    /// It is of a kind that came after this program; skipped and counted.
+    Newer,
+}
+
+/// Reads events of another service's topic into one's own domain.
+pub struct Inbox<A: Aggregate> {
+    /// Where effects and offsets go.
+    pub store: Store,
+    /// Where the topic is.
+    pub client: Client,
+    /// The name of the service: its consumer group, and the prefix of its dead-letter topic.
+    pub service: &'static str,
+    /// The topic that is read. The inbox waits for it and never makes it.
+    pub topic: String,
+    /// The topic for what cannot be read; made by the inbox.
+    pub dead_letters: Topic,
+    /// How the cluster came to be.
+    pub cluster: Cluster,
+    /// Says what a record asks for, or why it cannot be read.
+    pub reader: Reader<A::Command>,
+}
+
+/// Says what a record asks for, or why it cannot be read.
+pub type Reader<C> = fn(&Incoming<'_>) -> Result<Asked<C>, String>;
+
+/// The dead-letter topic of a service.
+pub fn dead_letters_topic(service: &str) -> String {
+    format!("{service}.dead-letters")
+}
+
+/// Why the inbox cannot go on without a person.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    /// Records that were never read are gone.
+    #[error(
+        "{topic}/{partition} was read up to offset {offset:?}, and Kafka no longer has it: \
+         records were deleted before they were read, or the topic was made anew"
+    )]
+    OffsetLost {
+        /// The topic.
+        topic: String,
+        /// The partition, where Kafka tells it.
+        partition: i32,
+        /// The next offset that was to be read.
+        offset: Option<i64>,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store holds what this program cannot read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Another process reads for this store, or the store is closed.
+    #[error(transparent)]
+    Commit(CommitError),
+}
+
+/// Why a session with the cluster ended.
+enum Ending {
+    Error(InboxError),
+    Kafka(KafkaError),
+    Store(CommitError),
+    Stop,
+}
+
+impl<E: Into<InboxError>> From<E> for Ending {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// The next offset of each partition, as the store has it.
+type Offsets = HashMap<i32, i64>;
+
+impl<A: Aggregate> Inbox<A> {
+    /// Reads until asked to stop.
+    pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
+        let mut backoff = Backoff::new("the inbox waits", "the inbox reads again");
+        let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
+        loop {
+            let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters);
+            match ending {
+                Ending::Stop => return Ok(()),
+                Ending::Error(error) => return Err(error),
+                Ending::Kafka(error) => backoff.wait(stop, &error),
+                Ending::Store(error) => backoff.wait(stop, &error),
+            }
+        }
+    }
+
+    fn read(&self, stop: &Stop, backoff: &mut Backoff, dead_letters: &mut DeadLetters) -> Result<Infallible, Ending> {
+        if stop.is_requested() {
+            return Err(Ending::Stop);
+        }
+        let kafka = Ending::Kafka;
+        let cluster = match self.cluster {
+            Cluster::Existing => topics::cluster_id(&self.client).map_err(kafka)?,
+            Cluster::New { .. } => "embedded".to_owned(),
+        };
+        let missing = || kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+        let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
+        stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(kafka)?;
+        let mut offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
+        let consumer: Consumer = client::create(&self.client.consumer(self.service)).map_err(kafka)?;
+        consumer.assign(&self.assignment(partitions, &offsets).map_err(kafka)?).map_err(kafka)?;
+        tracing::info!(topic = self.topic, partitions, "reading");
+
+        loop {
+            if stop.is_requested() {
+                return Err(Ending::Stop);
+            }
+            let batch = self.poll(&consumer, &offsets, backoff)?;
+            if batch.is_empty() {
+                continue;
+            }
+            backoff.reset();
+            let moves = self.moves(&cluster, &offsets, &batch);
+            self.handle(&batch, &moves, dead_letters)?;
+            offsets.extend(moves.iter().map(|moved| (moved.partition.partition, moved.to)));
+            tell_kafka(&consumer, &moves);
+        }
+    }
+
+    fn assignment(&self, partitions: i32, offsets: &Offsets) -> Result<TopicPartitionList, KafkaError> {
+        let new = matches!(self.cluster, Cluster::New { .. });
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let offset = match offsets.get(&partition) {
+                Some(offset) if !new => Offset::Offset(*offset),
+                _ => Offset::Beginning,
+            };
+            list.add_partition_offset(&self.topic, partition, offset)?;
+        }
+        Ok(list)
+    }
+
+    /// Waits for a record and takes what else is there by then.
+    fn poll(&self, consumer: &Consumer, offsets: &Offsets, backoff: &mut Backoff) -> Result<Vec<Received>, Ending> {
+        let mut batch = Vec::new();
+        let mut patience = POLL;
+        while batch.len() < BATCH {
+            match consumer.poll(patience) {
+                Some(Ok(message)) => batch.push(Received::from_librdkafka(&message)),
+                Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {
+                    backoff.say(&KafkaError::MessageConsumption(code));
+                }
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+                ))) => return Err(self.offset_lost(consumer, offsets)),
+                Some(Err(error)) => return Err(Ending::Kafka(error)),
+                None => break,
+            }
+            patience = Duration::ZERO;
+        }
+        Ok(batch)
+    }
+
+    /// librdkafka does not say which partition it was: it is one whose offset is outside of what Kafka has.
+    fn offset_lost(&self, consumer: &Consumer, offsets: &Offsets) -> Ending {
+        let lost = offsets.iter().find(|(partition, offset)| {
+            consumer
+                .fetch_watermarks(&self.topic, **partition, client::ANSWER)
+                .is_ok_and(|(low, high)| !(low..=high).contains(*offset))
+        });
+        Ending::Error(InboxError::OffsetLost {
+            topic: self.topic.clone(),
+            partition: lost.map_or(-1, |(partition, _)| *partition),
+            offset: lost.map(|(_, offset)| *offset),
+        })
+    }
+
+    fn moves(&self, cluster: &str, offsets: &Offsets, batch: &[Received]) -> Vec<OffsetMove> {
+        let mut next: HashMap<i32, i64> = HashMap::new();
+        for record in batch {
+            next.insert(record.partition, record.offset + 1);
+        }
+        next.into_iter()
+            .map(|(partition, to)| OffsetMove {
+                partition: TopicPartition { cluster: cluster.to_owned(), topic: self.topic.clone(), partition },
+                from: offsets.get(&partition).copied(),
+                to,
+            })
+            .collect()
+    }
+
+    /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between.
+    fn handle(&self, batch: &[Received], moves: &[OffsetMove], dead_letters: &mut DeadLetters) -> Result<(), Ending> {
+        let mut set_aside = vec![false; batch.len()];
+        loop {
+            let mut effects = Effects::<A>::new(&self.store);
+            for (record, set_aside) in batch.iter().zip(&mut set_aside) {
+                let Err(reason) = effects.add(record, self.reader)? else { continue };
+                if !std::mem::replace(set_aside, true) {
+                    dead_letters.set_aside(record, &reason).map_err(Ending::Kafka)?;
+                    tracing::warn!(record = %record.place(), reason, "set aside a record that cannot be read");
+                }
+            }
+            let commit = Commit { appends: effects.into_appends(), offsets: moves.to_vec(), table: None };
+            match self.store.commit_blocking(commit) {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
+                    return Err(Ending::Store(error));
+                }
+                Err(error @ (CommitError::OffsetMoved { .. } | CommitError::Closed)) => {
+                    return Err(Ending::Error(InboxError::Commit(error)));
+                }
+            }
+        }
+    }
+}
+
+/// What a batch of records leads to, stream by stream.
+struct Effects<'a, A> {
+    store: &'a Store,
+    streams: HashMap<StreamId, (Loaded<A>, Append)>,
+    /// In the order in which the streams were first asked for something, which becomes the order in the log.
+    order: Vec<StreamId>,
+}
+
+impl<'a, A: Aggregate> Effects<'a, A> {
+    fn new(store: &'a Store) -> Self {
+        Self { store, streams: HashMap::new(), order: Vec::new() }
+    }
+
+    /// Adds one record's effect, or says why the record cannot be read.
+    fn add(&mut self, record: &Received, reader: Reader<A::Command>) -> Result<Result<(), String>, InboxError> {
+        let incoming = match record.open() {
+            Ok(incoming) => incoming,
+            Err(unreadable) => return Ok(Err(unreadable.to_string())),
+        };
+        let (stream, command) = match reader(&incoming) {
+            Ok(Asked::Command(stream, command)) => (stream, command),
+            Ok(Asked::Nothing) => return Ok(Ok(())),
+            Ok(Asked::Newer) => {
+                tracing::debug!(record = %record.place(), event_type = incoming.event_type, "skipped a newer event");
+                return Ok(Ok(()));
+            }
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let (loaded, append) = match self.streams.entry(stream) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let loaded = Loaded::fold(&self.store.read_stream_blocking(stream)?)?;
+                self.order.push(stream);
+                let append = Append { stream, expected: loaded.version, events: Vec::new() };
+                new.insert((loaded, append))
+            }
+        };
+        let cause = Cause { event: Some(incoming.id), traceparent: incoming.traceparent.map(str::to_owned) };
+        Ok(match loaded.execute(stream, &command, &cause) {
+            Ok(events) => {
+                append.events.extend(events);
+                Ok(())
+            }
+            Err(rejection) => Err(rejection.to_string()),
+        })
+    }
+
+    fn into_appends(mut self) -> Vec<Append> {
+        let appends = self.order.iter().filter_map(|stream| self.streams.remove(stream));
+        appends.map(|(_, append)| append).filter(|append| !append.events.is_empty()).collect()
+    }
+}
+
+/// For Kafka's lag tools alone: a failure costs nothing, and nothing here reads it.
+fn tell_kafka(consumer: &Consumer, moves: &[OffsetMove]) {
+    let mut list = TopicPartitionList::new();
+    for OffsetMove { partition: at, to, .. } in moves {
+        let _ = list.add_partition_offset(&at.topic, at.partition, Offset::Offset(*to));
+    }
+    let _ = consumer.commit(&list, CommitMode::Async);
+}
+
+/// What librdkafka mends by itself.
+fn is_passing(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NetworkException
+    )
+}

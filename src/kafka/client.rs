@@ -1,0 +1,159 @@
+//! Every librdkafka setting, each with its reason.
+//!
+//! What a user may tune is set unless it was given; what a promise rests on is set last and always wins.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig, ClientContext,
+    admin::AdminClient,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+/// How long librdkafka waits before it sends a request again. A commit that took nearly as long may have
+/// been sent twice, and its late copy could end a later transaction of the same producer: see
+/// [`transaction`](super::transaction). Well above the few milliseconds of a usual commit.
+pub(crate) const RETRY_BACKOFF: Duration = Duration::from_millis(500);
+
+/// How long a dead producer's open transaction can hold up readers, when no successor ends it sooner.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one question to the cluster may take before it counts as unanswered.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// Where the cluster is and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Client {
+    name: Arc<str>,
+    brokers: Arc<str>,
+    properties: Arc<[(String, String)]>,
+}
+
+impl Client {
+    /// A client called `name` in the brokers' logs. `properties` are librdkafka's; none of them weakens a promise.
+    pub fn new(name: &str, brokers: &str, properties: Vec<(String, String)>) -> Self {
+        Self { name: name.into(), brokers: brokers.into(), properties: properties.into() }
+    }
+
+    /// Where the cluster is, as given.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// A producer whose transactions carry `transactional_id`; see [`writer`](super::writer).
+    pub(crate) fn transactional_producer(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("transactional.id", transactional_id);
+        config.set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT));
+        config
+    }
+
+    /// A producer that loses and doubles nothing while it lives.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        // Batches come from what has piled up in the store; waiting here would only add to the latency.
+        config.set("linger.ms", "0");
+        config.set("enable.idempotence", "true");
+        config.set("acks", "all");
+        // The partition of a key is the one the Java client would choose.
+        config.set("partitioner", "murmur2_random");
+        config.set("retry.backoff.ms", millis(RETRY_BACKOFF));
+        config
+    }
+
+    /// A consumer that goes by offsets of our own.
+    pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        // Bounds what a backlog costs in memory; the default would be 64 MB.
+        config.set("queued.max.messages.kbytes", "8192");
+        // After the local queue was full: the default sleeps a second.
+        config.set("fetch.queue.backoff.ms", "5");
+        let mut config = self.base_over(config);
+        config.set("group.id", group);
+        // Records of aborted transactions are not there.
+        config.set("isolation.level", "read_committed");
+        // An offset that Kafka no longer has is an error for a person, never a silent jump.
+        config.set("auto.offset.reset", "error");
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        // Bytes that were damaged on the way or on the broker's disk are an error, not an event.
+        config.set("check.crcs", "true");
+        config
+    }
+
+    /// For questions about the cluster and for making topics.
+    pub(crate) fn admin(&self) -> Result<AdminClient<Quiet>, KafkaError> {
+        create(&self.base())
+    }
+
+    fn base(&self) -> ClientConfig {
+        self.base_over(ClientConfig::new())
+    }
+
+    fn base_over(&self, mut config: ClientConfig) -> ClientConfig {
+        // A broker that is back is found within a second; the default backs off to ten.
+        config.set("reconnect.backoff.max.ms", "1000");
+        // A connection without an answer is given up before a caller wonders; the default is a minute.
+        config.set("socket.timeout.ms", millis(ANSWER));
+        for (key, value) in self.properties.iter() {
+            config.set(key, value);
+        }
+        config.set("bootstrap.servers", &*self.brokers);
+        config.set("client.id", &*self.name);
+        config.set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+}
+
+/// Creates a librdkafka client whose own log goes where ours goes.
+pub(crate) fn create<T: FromClientConfigAndContext<Quiet>>(config: &ClientConfig) -> Result<T, KafkaError> {
+    config.create_with_context(Quiet)
+}
+
+/// A consumer with [`Quiet`] logs.
+pub(crate) type Consumer = BaseConsumer<Quiet>;
+
+/// librdkafka tells of each lost connection, many times over. Whoever waits for Kafka says so once;
+/// the details are there at debug level.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", error = %error, reason, "client error");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning
+        | RDKafkaLogLevel::Notice
+        | RDKafkaLogLevel::Info
+        | RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// Whether another producer with the same `transactional.id` has taken over.
+pub(crate) fn is_fenced(error: &KafkaError) -> bool {
+    let code = if let KafkaError::Transaction(error) = error { Some(error.code()) } else { error.rdkafka_error_code() };
+    matches!(
+        code,
+        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+    )
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}

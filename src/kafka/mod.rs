@@ -1,0 +1,16 @@
+//! What the relay and the inbox need of Kafka.
+//!
+//! librdkafka is called from threads that may block and never from async code.
+
+pub mod args;
+pub mod checkpoint;
+pub mod client;
+pub mod dead_letters;
+pub(crate) mod deliveries;
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod record;
+pub mod tail;
+pub mod topics;
+pub mod transaction;
+pub mod writer;

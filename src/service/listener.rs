@@ -1,0 +1,104 @@
+//! One port for gRPC and HTTP/1: what begins with an HTTP/2 preface is one, anything else the other.
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use axum::{Router, extract::Request, http::header, response::IntoResponse as _};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+use super::{call_error::CallError, failure::Failure, stop::Stop};
+
+/// How long calls under way may take to finish when the service stops. An idle client could otherwise hold
+/// it for ever (hyper #4170).
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// A connection on which nothing answers for this long is closed.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// How long an HTTP/1 client may take to send its headers.
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// Takes the port, or says which one cannot be had.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::configuration(format!("cannot listen on {address}: {error}; free the port, or give --listen another"))
+    })
+}
+
+/// Adds reflection, in both versions that tools speak, to the routes of a gRPC service.
+pub fn with_reflection(services: Routes, descriptors: &[u8]) -> Router {
+    let builder = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(descriptors);
+    let built = "the descriptors were made by the build";
+    services
+        .add_service(builder().build_v1().expect(built))
+        .add_service(builder().build_v1alpha().expect(built))
+        .into_axum_router()
+}
+
+/// One set of routes: a gRPC call is told by its content type, and what is neither it nor an HTTP route is a 404.
+pub fn one_port(grpc: Router, http: Router) -> Router {
+    http.fallback(async move |request: Request| {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+            grpc.oneshot(request).await.into_response()
+        } else {
+            CallError::NoRoute.into_response()
+        }
+    })
+}
+
+/// Serves the routes until asked to stop, then accepts no more calls and finishes the ones at hand.
+pub async fn serve(listener: TcpListener, routes: Router, stop: Stop) -> Result<(), Infallible> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .max_concurrent_streams(1024)
+        .max_header_list_size(16 * 1024);
+    let connections = GracefulShutdown::new();
+    loop {
+        let stream = tokio::select! {
+            () = stop.requested() => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = connections.watch(connection);
+        #[expect(clippy::disallowed_methods, reason = "a connection ends by itself, or is cut off below")]
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "a connection broke");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
+        tracing::debug!("some connections were still open and are cut off");
+    }
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true); // answers are small and waited for
+                return stream;
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: it passes when connections close.
+                tracing::warn!(error = %error, "cannot accept connections just now");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}

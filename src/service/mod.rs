@@ -1,0 +1,11 @@
+//! What every service needs around its domain: tasks that are watched over, a port, errors, logs.
+
+pub mod backoff;
+pub mod call_error;
+pub mod cli;
+pub mod failure;
+pub mod listener;
+pub mod stop;
+pub mod supervisor;
+pub mod telemetry;
+pub mod trace_context;

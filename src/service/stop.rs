@@ -1,0 +1,75 @@
+//! Being asked to stop: by a signal, by the supervisor, by a test.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Asks a whole service to stop. Clones are the same request.
+pub type Shutdown = CancellationToken;
+
+/// A [`Shutdown`] on SIGINT or SIGTERM; a second one ends the process at once.
+pub fn on_signals() -> std::io::Result<Shutdown> {
+    let shutdown = Shutdown::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let first = shutdown.clone();
+    #[expect(clippy::disallowed_methods, reason = "outlives the supervisor, for the second signal")]
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if std::mem::replace(&mut asked, true) {
+                std::process::exit(code);
+            }
+            first.cancel();
+        }
+    });
+    Ok(shutdown)
+}
+
+/// Tells one task or thread that it is to stop.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    token: CancellationToken,
+    runtime: Handle,
+}
+
+impl Stop {
+    /// A request that is made by cancelling the token. Must be called on a tokio runtime.
+    pub fn new(token: CancellationToken) -> Self {
+        Self { token, runtime: Handle::current() }
+    }
+
+    /// The same request, for a whole service inside of this part.
+    pub fn shutdown(&self) -> Shutdown {
+        self.token.clone()
+    }
+
+    /// Whether the request was made.
+    pub fn is_requested(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Waits until the request is made.
+    pub async fn requested(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Waits for a future on a thread that may block; `None` when the request comes first.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(self.token.run_until_cancelled(future))
+    }
+
+    /// Sleeps on a thread that may block; less when the request comes first.
+    pub fn sleep(&self, duration: Duration) {
+        self.runtime.block_on(async {
+            let _ = tokio::time::timeout(duration, self.token.cancelled()).await;
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! Reading beside the writer: a few read-only connections, each of which sees whole commits only.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
+
+use super::ReadError;
+use crate::event::{Event, EventId, Position, StreamId, Version, from_micros};
+
+/// Enough for a disk; more would only wait for each other.
+const CONNECTIONS: usize = 4;
+
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::new(Vec::new()), permits: Semaphore::new(CONNECTIONS) }
+    }
+
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+        self.permits.acquire().await.map_err(|_closed| ReadError::Closed)
+    }
+
+    pub(super) fn read<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let answer = question(&connection)?; // a connection that failed is not used again
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < CONNECTIONS {
+            idle.push(connection);
+        }
+        Ok(answer)
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        Ok(connection)
+    }
+}
+
+const COLUMNS: &str = "position, stream, version, id, type, time, causation, traceparent, payload";
+
+pub(super) fn stream(connection: &Connection, stream: StreamId) -> rusqlite::Result<Vec<Event>> {
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE stream = ?1 ORDER BY version");
+    connection.prepare_cached(&sql)?.query_map([stream.0], event)?.collect()
+}
+
+pub(super) fn all(connection: &Connection, after: Position, limit: usize) -> rusqlite::Result<Vec<Event>> {
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE position > ?1 ORDER BY position LIMIT ?2");
+    connection.prepare_cached(&sql)?.query_map(params![after.0, limit], event)?.collect()
+}
+
+pub(super) fn offsets(connection: &Connection, cluster: &str, topic: &str) -> rusqlite::Result<Vec<(i32, i64)>> {
+    connection
+        .prepare_cached("SELECT partition, next_offset FROM inbox_offsets WHERE cluster = ?1 AND topic = ?2")?
+        .query_map([cluster, topic], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+pub(super) fn fact(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT value FROM facts WHERE key = ?1", [key], |row| row.get(0)).optional()
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        position: Position(row.get(0)?),
+        stream: StreamId(row.get(1)?),
+        version: Version(row.get(2)?),
+        id: EventId(row.get(3)?),
+        event_type: row.get(4)?,
+        time: from_micros(row.get(5)?),
+        causation: row.get::<_, Option<Uuid>>(6)?.map(EventId),
+        traceparent: row.get(7)?,
+        payload: row.get(8)?,
+    })
+}

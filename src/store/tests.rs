@@ -1,0 +1,260 @@
+use std::{collections::HashMap, fs};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::event::{EventId, now};
+
+const OWNER: Owner = Owner { service: "test-service", event_types: &["test.Happened"] };
+
+/// Counts the events of each stream.
+struct Counts;
+
+impl ReadTable for Counts {
+    const SCHEMA: &'static str =
+        "CREATE TABLE IF NOT EXISTS counts (stream BLOB PRIMARY KEY, events INTEGER NOT NULL) STRICT";
+
+    fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()> {
+        table
+            .prepare_cached("INSERT INTO counts VALUES (?1, 1) ON CONFLICT DO UPDATE SET events = events + 1")?
+            .execute([event.stream.0])?;
+        Ok(())
+    }
+}
+
+fn location(directory: &TempDir) -> Location {
+    Location::sqlite(directory.path().join("test.db"))
+}
+
+fn open(directory: &TempDir) -> Result<Store, OpenError> {
+    Store::open(&location(directory), OWNER, Counts)
+}
+
+fn new_store() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(&directory).expect("opens");
+    (directory, store)
+}
+
+fn events(count: usize) -> Vec<NewEvent> {
+    let event = || NewEvent {
+        id: EventId::generate(),
+        event_type: "test.Happened",
+        time: now(),
+        causation: Some(EventId::generate()),
+        traceparent: Some("t".to_owned()),
+        payload: vec![7; 200],
+    };
+    std::iter::repeat_with(event).take(count).collect()
+}
+
+fn append(stream: StreamId, expected: u64, count: usize) -> Commit {
+    Commit::append(Append { stream, expected: Version(expected), events: events(count) })
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition { cluster: "c".to_owned(), topic: "t".to_owned(), partition: 0 }
+}
+
+fn counted(store: &Store) -> u64 {
+    let sql = "SELECT coalesce(sum(events), 0) FROM counts";
+    store.read_blocking(|table| table.query_row(sql, [], |row| row.get(0))).expect("reads")
+}
+
+#[test]
+fn what_is_appended_reads_back_and_outlives_the_process() {
+    let (directory, store) = new_store();
+    let (stream, new) = (StreamId::generate(), events(2));
+    let commit = Commit::append(Append { stream, expected: Version::NONE, events: new.clone() });
+    assert_eq!(store.commit_blocking(commit).expect("stored"), Position(2));
+    let id = store.id();
+    drop(store);
+
+    let store = open(&directory).expect("opens again");
+    assert_eq!(store.id(), id);
+    assert_eq!(*store.head().borrow(), Position(2));
+    let read = store.read_stream_blocking(stream).expect("reads");
+    for (number, (event, new)) in (1..).zip(read.iter().zip(&new)) {
+        assert_eq!((event.position, event.version), (Position(number), Version(number)));
+        assert_eq!((event.id, &event.payload, event.time), (new.id, &new.payload, new.time));
+        assert_eq!((event.causation, &event.traceparent), (new.causation, &new.traceparent));
+    }
+    assert_eq!(read.len(), 2);
+    assert_eq!(store.read_all_blocking(Position(1), 10).expect("reads"), read[1..]);
+    assert_eq!(store.read_all_blocking(Position::START, 1).expect("reads"), read[..1]);
+}
+
+#[test]
+fn a_stream_at_another_version_is_a_conflict_and_nothing_is_stored() {
+    let (_directory, store) = new_store();
+    let (one, other) = (StreamId::generate(), StreamId::generate());
+    store.commit_blocking(append(one, 0, 1)).expect("stored");
+    for expected in [0, 2] {
+        let commit = Commit {
+            appends: vec![
+                Append { stream: other, expected: Version::NONE, events: events(1) },
+                Append { stream: one, expected: Version(expected), events: events(1) },
+            ],
+            offsets: vec![OffsetMove { partition: partition(), from: None, to: 5 }],
+            table: None,
+        };
+        let error = store.commit_blocking(commit).expect_err("a conflict");
+        assert!(matches!(error, CommitError::Conflict { stream, actual: Version(1), .. } if stream == one));
+    }
+    assert_eq!(*store.head().borrow(), Position(1));
+    assert_eq!(store.read_stream_blocking(other).expect("reads"), []);
+    assert_eq!(store.offsets_blocking("c", "t").expect("reads"), []);
+    assert_eq!(counted(&store), 1);
+}
+
+#[test]
+fn an_offset_moves_only_from_the_value_it_was_read_at_and_with_its_effect() {
+    let (_directory, store) = new_store();
+    let moving = |from, to, stream| Commit {
+        offsets: vec![OffsetMove { partition: partition(), from, to }],
+        ..append(stream, 0, 1)
+    };
+    store.commit_blocking(moving(None, 5, StreamId::generate())).expect("stored");
+    for from in [None, Some(4), Some(6)] {
+        let stream = StreamId::generate();
+        let error = store.commit_blocking(moving(from, 9, stream)).expect_err("refused");
+        assert!(matches!(error, CommitError::OffsetMoved { actual: Some(5), .. }));
+        assert_eq!(store.read_stream_blocking(stream).expect("reads"), []);
+    }
+    store.commit_blocking(moving(Some(5), 9, StreamId::generate())).expect("stored");
+    assert_eq!(store.offsets_blocking("c", "t").expect("reads"), [(0, 9)]);
+    assert_eq!(store.offsets_blocking("another cluster", "t").expect("reads"), []);
+}
+
+/// Callers race for a few streams and try again on a conflict, as the door of the aggregate does.
+#[test]
+fn positions_and_versions_have_no_gap_under_concurrent_callers() {
+    const CALLERS: usize = 8;
+    const APPENDS: usize = 100;
+    let (_directory, store) = new_store();
+    let streams: Vec<_> = std::iter::repeat_with(StreamId::generate).take(3).collect();
+    thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (store, streams) = (&store, &streams);
+            scope.spawn(move || {
+                for number in 0..APPENDS {
+                    let stream = streams[(caller + number) % streams.len()];
+                    loop {
+                        let version = store.read_stream_blocking(stream).expect("reads").len() as u64;
+                        match store.commit_blocking(append(stream, version, 1)) {
+                            Ok(_) => break,
+                            Err(CommitError::Conflict { .. }) => {}
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let log = store.read_all_blocking(Position::START, usize::MAX >> 1).expect("reads");
+    assert_eq!(log.len(), CALLERS * APPENDS);
+    let mut versions = HashMap::new();
+    for (position, event) in (1..).zip(&log) {
+        assert_eq!(event.position, Position(position));
+        let version = versions.entry(event.stream).or_insert(Version::NONE);
+        *version = version.plus(1);
+        assert_eq!(event.version, *version);
+    }
+    assert_eq!(counted(&store), log.len() as u64);
+}
+
+#[test]
+fn a_full_disk_fails_every_call_of_the_moment_stores_nothing_of_them_and_heals() {
+    let (_directory, store) = new_store();
+    let stream = StreamId::generate();
+    store.commit_blocking(append(stream, 0, 1)).expect("stored");
+    let limit = |pages: u32| Commit::table(move |table| table.pragma_update(None, "max_page_count", pages));
+    store.commit_blocking(limit(1)).expect("SQLite takes the current size instead");
+
+    let mut stored = 1;
+    let error = loop {
+        match store.commit_blocking(append(stream, stored, 1)) {
+            Ok(_) => stored += 1, // in what room the newest pages still have
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, CommitError::Unavailable(_)), "{error:?}");
+    assert!(!*store.writable().borrow());
+    let failed = Commit {
+        offsets: vec![OffsetMove { partition: partition(), from: None, to: 5 }],
+        ..append(stream, stored, 50)
+    };
+    assert!(matches!(store.commit_blocking(failed), Err(CommitError::Unavailable(_))));
+    assert_eq!(*store.head().borrow(), Position(stored));
+    assert_eq!(store.offsets_blocking("c", "t").expect("reads"), []);
+    assert_eq!(counted(&store), stored);
+
+    store.commit_blocking(limit(100_000)).expect("there is room again");
+    assert!(*store.writable().borrow());
+    assert_eq!(store.commit_blocking(append(stream, stored, 1)).expect("stored"), Position(stored + 1));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_write_finds_out_by_itself_when_it_can() {
+    let (_directory, store) = new_store();
+    let broken = Commit::table(|_| Err(rusqlite::Error::InvalidQuery));
+    assert!(matches!(store.commit(broken).await, Err(CommitError::Unavailable(_))));
+    let mut writable = store.writable();
+    assert!(!*writable.borrow());
+    writable.wait_for(|writable| *writable).await.expect("the store is open");
+}
+
+#[test]
+fn a_second_process_is_refused_by_the_first_ones_id() {
+    let (directory, _store) = new_store();
+    let error = open(&directory).err().expect("refused").to_string();
+    assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+}
+
+#[test]
+fn a_file_that_is_something_else_is_refused_and_left_as_it_was() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = location(&directory).path().to_owned();
+    fs::write(
+        &path,
+        "just some notes, longer than the header of a database would be: 0123456789 0123456789 0123456789",
+    )
+    .expect("writes");
+    let before = fs::read(&path).expect("reads");
+    assert!(matches!(open(&directory), Err(OpenError::Foreign { .. })));
+    assert_eq!(fs::read(&path).expect("reads"), before);
+
+    fs::remove_file(&path).expect("removes");
+    Connection::open(&path).and_then(|file| file.execute_batch("CREATE TABLE t (x)")).expect("another database");
+    assert!(matches!(open(&directory), Err(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn another_services_store_is_refused_by_its_name() {
+    let (directory, store) = new_store();
+    drop(store);
+    let other = Owner { service: "other-service", ..OWNER };
+    let error = Store::open(&location(&directory), other, Counts).err().expect("refused").to_string();
+    assert!(error.contains("belongs to test-service"), "{error}");
+}
+
+#[test]
+fn a_newer_store_is_refused_whether_its_tables_or_its_events_are_newer() {
+    let (directory, store) = new_store();
+    store.commit_blocking(append(StreamId::generate(), 0, 1)).expect("stored");
+    drop(store);
+    let older = Owner { event_types: &[], ..OWNER };
+    let error = Store::open(&location(&directory), older, Counts).err().expect("refused").to_string();
+    assert!(error.contains("newer version") && error.contains("test.Happened"), "{error}");
+
+    Connection::open(location(&directory).path())
+        .and_then(|file| file.pragma_update(None, "user_version", 99))
+        .expect("writes");
+    assert!(matches!(open(&directory), Err(OpenError::Newer { .. })));
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let error = Store::open(&Location::sqlite("/nowhere/at/all.db"), OWNER, Counts).err().expect("refused");
+    assert!(error.to_string().contains("/nowhere/at/all.db"));
+}
