@@ -1,0 +1,40 @@
+//! `orders.v1.OrderService`, with reflection for callers that have no proto file.
+
+use axum::Router;
+use event_sourcing::{
+    proto::orders::{
+        DESCRIPTORS,
+        v1::{
+            CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse,
+            order_service_server::{OrderService, OrderServiceServer},
+        },
+    },
+    service::{listener, trace_context::traceparent},
+};
+use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
+
+use super::{Orders, SERVICE};
+
+pub(super) fn routes(orders: Orders) -> Router {
+    let service = OrderServiceServer::new(orders)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    listener::with_reflection(Routes::new(service), DESCRIPTORS)
+}
+
+#[tonic::async_trait]
+impl OrderService for Orders {
+    async fn create_order(
+        &self,
+        request: Request<CreateOrderRequest>,
+    ) -> Result<Response<CreateOrderResponse>, Status> {
+        let traceparent = traceparent(request.metadata().as_ref());
+        let order = self.create(request.into_inner(), traceparent).await.map_err(|error| error.into_status(SERVICE))?;
+        Ok(Response::new(CreateOrderResponse { order: Some(order) }))
+    }
+
+    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
+        let order = self.get(&request.get_ref().order_id).await.map_err(|error| error.into_status(SERVICE))?;
+        Ok(Response::new(GetOrderResponse { order: Some(order) }))
+    }
+}

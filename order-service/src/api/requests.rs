@@ -1,0 +1,133 @@
+//! What a request must be: every bad field is found, not only the first.
+
+use event_sourcing::{
+    event::StreamId, money::Money, proto::orders::v1::CreateOrderRequest, service::call_error::Violation,
+};
+use uuid::Uuid;
+
+use crate::order::Details;
+
+const DEFAULT_CURRENCY: &str = "USD";
+const ID_LENGTH: usize = 64;
+const METADATA_ENTRIES: usize = 16;
+const METADATA_KEY_LENGTH: usize = 64;
+const METADATA_VALUE_LENGTH: usize = 256;
+
+/// Order ids are made from request ids in this namespace. It can never change: it is what makes a repeat one.
+const REQUEST_IDS: Uuid = Uuid::from_u128(0x8f0c_2f0e_51f6_4b6a_9d0d_6a4c_5e1b_77a3);
+
+/// The order that a request id stands for; a new one if there is none.
+pub(super) fn order_id(request_id: &str) -> StreamId {
+    if request_id.is_empty() {
+        StreamId::generate()
+    } else {
+        StreamId(Uuid::new_v5(&REQUEST_IDS, request_id.as_bytes()))
+    }
+}
+
+/// What the order is about, or every field that is wrong.
+pub(super) fn details(request: CreateOrderRequest) -> Result<Details, Vec<Violation>> {
+    let mut violations = Vec::new();
+    let currency_code = Some(request.currency_code.as_str()).filter(|code| !code.is_empty());
+    let money = Money::new(request.amount, currency_code.unwrap_or(DEFAULT_CURRENCY));
+    if let Err(errors) = &money {
+        violations.extend(errors.iter().map(|error| Violation::new(error.field(), error.to_string())));
+    }
+    if request.request_id.len() > ID_LENGTH || !request.request_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        violations.push(Violation::new("request_id", "must be up to 64 printable ASCII characters without spaces"));
+    }
+    if too_long(&request.customer_id, ID_LENGTH) || request.customer_id.chars().any(char::is_control) {
+        violations.push(Violation::new("customer_id", "must be up to 64 characters, none of them a control character"));
+    }
+    if request.metadata.len() > METADATA_ENTRIES {
+        violations.push(Violation::new("metadata", "must have at most 16 entries"));
+    } else {
+        for (key, value) in &request.metadata {
+            metadata(key, value, &mut violations);
+        }
+    }
+    match money {
+        Ok(money) if violations.is_empty() => Ok(Details {
+            money,
+            request_id: request.request_id,
+            customer_id: request.customer_id,
+            metadata: request.metadata,
+        }),
+        _ => Err(violations),
+    }
+}
+
+fn metadata(key: &str, value: &str, violations: &mut Vec<Violation>) {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+    if key.is_empty() || too_long(key, METADATA_KEY_LENGTH) || !key.chars().all(allowed) {
+        let shown: String = key.chars().take(METADATA_KEY_LENGTH).collect();
+        violations.push(Violation::new(
+            format!("metadata[{shown:?}]"),
+            "must have a key of 1 to 64 characters from a-z, 0-9, '_', '.' and '-'",
+        ));
+    } else if too_long(value, METADATA_VALUE_LENGTH) {
+        violations.push(Violation::new(format!("metadata[{key:?}]"), "must be at most 256 characters"));
+    }
+}
+
+fn too_long(text: &str, limit: usize) -> bool {
+    text.chars().nth(limit).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> CreateOrderRequest {
+        CreateOrderRequest { amount: 500, ..Default::default() }
+    }
+
+    fn bad_fields(request: CreateOrderRequest) -> Vec<String> {
+        details(request).expect_err("invalid").into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[test]
+    fn an_amount_is_enough() {
+        let details = details(request()).expect("valid");
+        assert_eq!(details.money.to_string(), "USD 5.00");
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let request = CreateOrderRequest {
+            amount: -1,
+            currency_code: "XXL".to_owned(),
+            request_id: "a b".to_owned(),
+            customer_id: "x".repeat(65),
+            metadata: [("Key".to_owned(), String::new()), ("ok".to_owned(), "v".repeat(257))].into(),
+        };
+        assert_eq!(
+            bad_fields(request),
+            ["amount", "currency_code", "request_id", "customer_id", "metadata[\"Key\"]", "metadata[\"ok\"]"]
+        );
+    }
+
+    #[test]
+    fn the_limits_are_inclusive() {
+        let entries = (0..16).map(|n| (format!("{n:064}"), "ü".repeat(256))).collect();
+        let request = CreateOrderRequest {
+            request_id: "r".repeat(64),
+            customer_id: "ü".repeat(64),
+            metadata: entries,
+            ..request()
+        };
+        assert!(details(request.clone()).is_ok());
+        let mut one_more = request;
+        one_more.metadata.insert("k".to_owned(), String::new());
+        assert_eq!(bad_fields(one_more), ["metadata"]);
+    }
+
+    #[test]
+    fn a_request_id_stands_for_one_order_for_ever() {
+        assert_eq!(order_id("r-1"), order_id("r-1"));
+        assert_ne!(order_id("r-1"), order_id("r-2"));
+        assert_ne!(order_id(""), order_id(""));
+        // The value itself: were it to change, a repeat of an old call would be charged again.
+        assert_eq!(order_id("r-1").to_string(), "25893b66-31ce-5702-b25a-f52ded935105");
+    }
+}

@@ -1,0 +1,82 @@
+//! order-service: takes orders, keeps what happens to each in its event store, publishes every event to
+//! `order-events`, and reads `payment-events` to learn which orders are paid.
+//!
+//! Start with [`order`], the rules; then [`run`], which connects them to the world.
+
+mod api;
+mod config;
+pub mod order;
+mod order_event;
+mod orders_table;
+mod payment_outcomes;
+
+use event_sourcing::{
+    inbox::{Inbox, dead_letters_topic},
+    kafka::client::Client,
+    relay::{Cluster, Relay},
+    service::{failure::Failure, listener, stop::Shutdown, supervisor::Supervisor},
+    store::{Owner, Store},
+};
+use tokio::net::TcpListener;
+
+pub use crate::config::Config;
+pub use crate::orders_table::{count, unfinished};
+use crate::{order::Order, orders_table::OrdersTable};
+
+/// The service's name: in logs, in `transactional.id`s, as the consumer group, before its topics' names.
+pub const SERVICE: &str = "order-service";
+
+/// The topic that it publishes to.
+pub const TOPIC: &str = "order-events";
+
+/// Opens the store of order-service.
+pub fn open_store(config: &Config) -> Result<Store, Failure> {
+    let owner = Owner { service: SERVICE, event_types: order_event::EVENT_TYPES };
+    Store::open(&config.store, owner, OrdersTable).map_err(Failure::configuration)
+}
+
+/// Runs the service until it is asked to stop. Kafka need not be there: orders are taken meanwhile.
+pub async fn run(
+    store: Store,
+    config: Config,
+    listener: TcpListener,
+    cluster: Cluster,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
+    tracing::info!(
+        service = SERVICE,
+        listen = %config.listen,
+        store = %config.store,
+        store_id = %store.id(),
+        kafka = config.kafka.kafka_brokers,
+        "starting"
+    );
+    let client = Client::new(SERVICE, &config.kafka.kafka_brokers, config.kafka.properties.clone());
+    let inbox = Inbox::<Order> {
+        store: store.clone(),
+        client: client.clone(),
+        service: SERVICE,
+        topic: payment_outcomes::TOPIC.to_owned(),
+        dead_letters: config.kafka.events_topic(&dead_letters_topic(SERVICE)),
+        cluster: cluster.clone(),
+        reader: payment_outcomes::read,
+    };
+    let relay = Relay {
+        store: store.clone(),
+        client,
+        service: SERVICE,
+        topic: config.kafka.events_topic(TOPIC),
+        message: order_event::MESSAGE,
+        cluster,
+    };
+    let routes = api::routes(store);
+
+    // They stop in this order: no more calls, no more records, then what is in hand is published.
+    let mut service = Supervisor::new(shutdown);
+    service.task("listener", |stop| listener::serve(listener, routes, stop));
+    service.thread("inbox", |stop| inbox.run(stop));
+    service.thread("relay", |stop| relay.run(stop));
+    let result = service.run().await;
+    tracing::info!(service = SERVICE, "stopped");
+    result
+}

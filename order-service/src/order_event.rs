@@ -1,0 +1,182 @@
+//! The order's events as messages of `orders.events.v1`, and back.
+
+use event_sourcing::{
+    aggregate::{Envelope, Payload, PayloadError},
+    money::Money,
+    proto::orders::events::v1::{self as message, order_event::Event},
+};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+use crate::order::{Details, OrderEvent, PaymentFailure};
+
+/// Every event type that this program can read.
+pub(crate) const EVENT_TYPES: &[&str] = &[CREATED, PAID, PAYMENT_FAILED];
+
+/// The one message type of the topic.
+pub(crate) const MESSAGE: &str = "orders.events.v1.OrderEvent";
+
+const CREATED: &str = "orders.events.v1.OrderCreated";
+const PAID: &str = "orders.events.v1.OrderPaid";
+const PAYMENT_FAILED: &str = "orders.events.v1.OrderPaymentFailed";
+
+impl Payload for OrderEvent {
+    fn event_type(&self) -> &'static str {
+        match self {
+            Self::Created(_) => CREATED,
+            Self::Paid { .. } => PAID,
+            Self::PaymentFailed(_) => PAYMENT_FAILED,
+        }
+    }
+
+    fn encode(&self, envelope: &Envelope) -> Vec<u8> {
+        let event = match self.clone() {
+            Self::Created(Details { money, request_id, customer_id, metadata }) => {
+                Event::OrderCreated(message::OrderCreated {
+                    amount: money.amount(),
+                    currency_code: money.currency_code().to_owned(),
+                    request_id,
+                    customer_id,
+                    metadata,
+                })
+            }
+            Self::Paid { gateway_reference } => Event::OrderPaid(message::OrderPaid { gateway_reference }),
+            Self::PaymentFailed(PaymentFailure { code, message }) => {
+                Event::OrderPaymentFailed(message::OrderPaymentFailed { code, message })
+            }
+        };
+        message::OrderEvent {
+            event_id: envelope.id.to_string(),
+            order_id: envelope.stream.to_string(),
+            version: i64::try_from(envelope.version.0).unwrap_or(i64::MAX),
+            occur_time: Some(Timestamp::from(envelope.time)),
+            event: Some(event),
+        }
+        .encode_to_vec()
+    }
+
+    fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
+        Ok(match message::OrderEvent::decode(payload)?.event.ok_or(PayloadError::Newer)? {
+            Event::OrderCreated(created) => Self::Created(Details {
+                money: Money::new(created.amount, &created.currency_code).map_err(|_errors| PayloadError::Field {
+                    field: "order_created.amount",
+                    problem: "is not an amount of money",
+                })?,
+                request_id: created.request_id,
+                customer_id: created.customer_id,
+                metadata: created.metadata,
+            }),
+            Event::OrderPaid(paid) => Self::Paid { gateway_reference: paid.gateway_reference },
+            Event::OrderPaymentFailed(failed) => {
+                Self::PaymentFailed(PaymentFailure { code: failed.code, message: failed.message })
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_sourcing::{
+        aggregate::{Cause, Loaded},
+        event::{Event as StoredEvent, EventId, Position, StreamId, Version, now},
+        money::MAX_AMOUNT,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::order::{Command, Order, PaymentOutcome};
+
+    fn envelope() -> Envelope {
+        Envelope { id: EventId::generate(), stream: StreamId::generate(), version: Version(1), time: now() }
+    }
+
+    fn any_details() -> impl Strategy<Value = Details> {
+        let currency = prop::sample::select(vec!["USD", "EUR", "JPY", "KWD"]);
+        let metadata = prop::collection::btree_map(any_text(), any_text(), 0..3);
+        (1..=MAX_AMOUNT, currency, [any_text(), any_text()], metadata).prop_map(
+            |(amount, currency, [request_id, customer_id], metadata)| Details {
+                money: Money::new(amount, currency).expect("valid"),
+                request_id,
+                customer_id,
+                metadata,
+            },
+        )
+    }
+
+    fn any_text() -> impl Strategy<Value = String> {
+        prop::collection::vec(any::<char>(), 0..8).prop_map(String::from_iter)
+    }
+
+    fn any_outcome() -> impl Strategy<Value = PaymentOutcome> {
+        prop_oneof![
+            "[ab]".prop_map(|gateway_reference| PaymentOutcome::Completed { gateway_reference }),
+            "[ab]".prop_map(|code| PaymentOutcome::Failed(PaymentFailure { code, message: String::new() })),
+        ]
+    }
+
+    fn any_event() -> impl Strategy<Value = OrderEvent> {
+        prop_oneof![
+            any_details().prop_map(OrderEvent::Created),
+            any_text().prop_map(|gateway_reference| OrderEvent::Paid { gateway_reference }),
+            [any_text(), any_text()]
+                .prop_map(|[code, message]| OrderEvent::PaymentFailed(PaymentFailure { code, message })),
+        ]
+    }
+
+    fn any_command() -> impl Strategy<Value = Command> {
+        prop_oneof![any_details().prop_map(Command::Create), any_outcome().prop_map(Command::RecordPayment)]
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_its_encoding(event in any_event()) {
+            prop_assert_eq!(OrderEvent::decode(&event.encode(&envelope())).expect("decodes"), event);
+        }
+
+        #[test]
+        fn equal_events_have_equal_bytes(event in any_event()) {
+            let envelope = envelope();
+            prop_assert_eq!(event.encode(&envelope), event.clone().encode(&envelope));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = OrderEvent::decode(&bytes);
+        }
+
+        /// What the log gives back is what the commands left.
+        #[test]
+        fn replay_equals_the_live_state(commands in prop::collection::vec(any_command(), 0..20)) {
+            let stream = StreamId::generate();
+            let mut live = Loaded::<Order>::default();
+            let mut stored = Vec::new();
+            for command in &commands {
+                for new in live.execute(stream, command, &Cause::default()).unwrap_or_default() {
+                    let version = Version(stored.len() as u64 + 1);
+                    stored.push(StoredEvent {
+                        position: Position(version.0),
+                        stream,
+                        version,
+                        id: new.id,
+                        event_type: new.event_type.to_owned(),
+                        time: new.time,
+                        causation: new.causation,
+                        traceparent: new.traceparent,
+                        payload: new.payload,
+                    });
+                }
+            }
+            let replayed = Loaded::<Order>::fold(&stored).expect("readable");
+            prop_assert_eq!(&replayed.state, &live.state);
+            prop_assert_eq!(replayed.version, live.version);
+            prop_assert_eq!(replayed.update_time, live.update_time);
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_newer_not_malformed() {
+        let later = message::OrderEvent { event: None, ..Default::default() };
+        assert!(matches!(OrderEvent::decode(&later.encode_to_vec()), Err(PayloadError::Newer)));
+        assert!(matches!(OrderEvent::decode(&[0xff]), Err(PayloadError::Malformed(_))));
+    }
+}
