@@ -1,0 +1,191 @@
+//! Charging: takes the payments that are due to the gateway, many at once, and records what it says.
+//!
+//! What is due stands in the payments table, put there together with the recorded intent, so a restart forgets
+//! nothing. A crash between the gateway's answer and its record repeats the call under the same key.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use event_sourcing::{
+    aggregate::{self, Cause, ExecuteError},
+    event::StreamId,
+    service::{failure::chain, stop::Stop},
+    store::{Commit, Store},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    gateway::{Gateway, NoAnswer},
+    payment::{Command, Payment, Receipt, Rejection, State},
+    payments_table::{self, Waiting},
+};
+
+/// How many calls to the gateway are under way at most.
+const CONCURRENCY: usize = 64;
+
+/// How long one call may take. Then its outcome is unknown, and it is made again later.
+const CALL: Duration = Duration::from_secs(30);
+
+/// The first pause after a call without an answer; each further one is twice as long, up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long calls under way are waited for when the service stops; they would be repeated after the next start.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// Charges payments through a gateway.
+pub(crate) struct Charging<G> {
+    pub(crate) store: Store,
+    pub(crate) gateway: Arc<G>,
+}
+
+impl<G: Gateway> Charging<G> {
+    /// Charges what is due until asked to stop.
+    pub(crate) async fn run(self, stop: Stop) -> Result<(), Infallible> {
+        let mut head = self.store.head();
+        let mut under_way = HashSet::new();
+        let mut calls: JoinSet<StreamId> = JoinSet::new();
+        loop {
+            head.mark_unchanged();
+            let next = self.start_due(&mut calls, &mut under_way).await;
+            tokio::select! {
+                () = stop.requested() => break,
+                Some(ended) = calls.join_next() => {
+                    forget(&mut under_way, ended);
+                    while let Some(ended) = calls.try_join_next() {
+                        forget(&mut under_way, ended);
+                    }
+                }
+                changed = head.changed(), if calls.len() < CONCURRENCY => {
+                    if changed.is_err() {
+                        break; // the store is closed
+                    }
+                }
+                () = tokio::time::sleep(next), if calls.len() < CONCURRENCY => {}
+            }
+        }
+        let _ = tokio::time::timeout(DRAIN, async { while calls.join_next().await.is_some() {} }).await;
+        Ok(())
+    }
+
+    /// Starts calls for what is due, and returns when to look again.
+    async fn start_due(&self, calls: &mut JoinSet<StreamId>, under_way: &mut HashSet<StreamId>) -> Duration {
+        const LOOK_AGAIN: Duration = Duration::from_secs(1);
+        // Those under way may come first in the table: they are due until their outcome is recorded.
+        let limit = CONCURRENCY + under_way.len();
+        let waiting = match self.store.read(move |table| payments_table::waiting(table, limit)).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "cannot look for payments that are due");
+                return LOOK_AGAIN;
+            }
+        };
+        for payment in waiting {
+            let wait = payment.due.duration_since(SystemTime::now()).unwrap_or_default();
+            if !wait.is_zero() {
+                return wait;
+            }
+            if calls.len() >= CONCURRENCY {
+                break;
+            }
+            if under_way.insert(payment.order) {
+                let call = Call { store: self.store.clone(), gateway: Arc::clone(&self.gateway), payment };
+                calls.spawn(async move {
+                    call.run().await;
+                    payment.order
+                });
+            }
+        }
+        LOOK_AGAIN
+    }
+}
+
+fn forget(under_way: &mut HashSet<StreamId>, ended: Result<StreamId, tokio::task::JoinError>) {
+    match ended {
+        Ok(order) => {
+            under_way.remove(&order);
+        }
+        // Its payment stays under way, and so is left alone until the next start.
+        Err(error) => tracing::error!(error = %error, "a call to the gateway panicked"),
+    }
+}
+
+/// One call for one payment.
+struct Call<G> {
+    store: Store,
+    gateway: Arc<G>,
+    payment: Waiting,
+}
+
+impl<G: Gateway> Call<G> {
+    /// Ends when the outcome is recorded, or the next attempt is set.
+    ///
+    /// # Cancellation
+    /// The gateway may have been called. The payment is still due, and is called for again under the same key.
+    async fn run(&self) {
+        let order = self.payment.order;
+        let answer = tokio::time::timeout(CALL, self.ask()).await;
+        match answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs())))) {
+            Ok(Some(receipt)) => self.record(receipt).await,
+            Ok(None) => {}
+            Err(no_answer) => {
+                tracing::debug!(%order, error = %no_answer, "will be tried again");
+                self.postpone().await;
+            }
+        }
+    }
+
+    /// The gateway's answer; `None` when the payment was settled in between.
+    async fn ask(&self) -> Result<Option<Receipt>, NoAnswer> {
+        let order = self.payment.order;
+        let payment = match aggregate::load::<Payment>(&self.store, order).await {
+            Ok(payment) => payment,
+            Err(error) => return Err(NoAnswer(chain(&error))),
+        };
+        let Payment::Known { money, state: State::Requested } = payment.state else { return Ok(None) };
+        // Near the end of the gateway's memory a repeat could be a second charge: then it is asked first.
+        let age = payment.create_time.elapsed().unwrap_or_default();
+        if age > self.gateway.remembers() / 2
+            && let Some(receipt) = self.gateway.find(order).await?
+        {
+            return Ok(Some(receipt));
+        }
+        self.gateway.charge(order, money).await.map(Some)
+    }
+
+    /// Records what the gateway said, however long the store needs: money has moved.
+    async fn record(&self, receipt: Receipt) {
+        let order = self.payment.order;
+        let command = Command::Record(receipt);
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match aggregate::execute::<Payment>(&self.store, order, &command, &Cause::default()).await {
+                Ok(_) => return tracing::debug!(%order, "settled"),
+                Err(ExecuteError::Rejected(rejection @ (Rejection::Contradicted | Rejection::Unknown))) => {
+                    return tracing::error!(%order, error = %rejection, ?command, "the gateway contradicts itself");
+                }
+                Err(error) => {
+                    tracing::debug!(%order, error = chain(&error), "the outcome is not recorded yet");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sets the next attempt. If the store can't write even that, the payment stays due, which is safe.
+    async fn postpone(&self) {
+        let Waiting { order, failed_attempts, .. } = self.payment;
+        let pause = LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(failed_attempts.min(16)));
+        let due = SystemTime::now() + pause;
+        let postponed =
+            self.store.commit(Commit::table(move |table| payments_table::postpone(table, order, due))).await;
+        if postponed.is_err() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The simulated gateway's memory: a SQLite file of every charge, so that "charged once" can be counted by anyone.
+//!
+//! One thread writes it, all calls that wait at the same moment with one sync.
+
+use std::{
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use event_sourcing::{event::StreamId, money::Money};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::NoAnswer;
+use crate::payment::{Decline, Receipt};
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS charges (
+    id            INTEGER PRIMARY KEY,
+    key           TEXT NOT NULL,        -- the idempotency key: the order's id
+    amount        INTEGER NOT NULL,     -- in the currency's minor unit
+    currency_code TEXT NOT NULL,
+    reference     TEXT,                 -- set if it was charged
+    decline_code  TEXT,                 -- set if it was declined
+    message       TEXT,
+    time          INTEGER NOT NULL      -- microseconds since 1970
+) STRICT;
+CREATE INDEX IF NOT EXISTS charges_by_key ON charges (key);
+CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// How many calls share one sync at most.
+const GROUP: usize = 256;
+
+type Question = Box<dyn FnOnce(&Connection) -> rusqlite::Result<Box<dyn FnOnce() + Send>> + Send>;
+
+/// The ledger. It closes when dropped.
+pub(super) struct Ledger {
+    calls: mpsc::SyncSender<Question>,
+}
+
+impl Ledger {
+    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(TABLES)?;
+        let (calls, queue) = mpsc::sync_channel(GROUP);
+        thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || run(&connection, &queue))
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        Ok(Self { calls })
+    }
+
+    /// Counts the call and returns its number: 1 for the first one under the key.
+    pub(super) async fn count(&self, key: StreamId) -> Result<u32, NoAnswer> {
+        self.ask(move |ledger| {
+            ledger
+                .prepare_cached(
+                    "INSERT INTO calls (key, count) VALUES (?1, 1)
+                     ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
+                )?
+                .query_row([key.to_string()], |row| row.get(0))
+        })
+        .await
+    }
+
+    /// Records the receipt, unless the key has one since `remembered`, and returns the key's.
+    pub(super) async fn charge(
+        &self,
+        key: StreamId,
+        money: Money,
+        decline: Option<Decline>,
+        remembered: SystemTime,
+    ) -> Result<Receipt, NoAnswer> {
+        self.ask(move |ledger| {
+            if let Some(receipt) = newest(ledger, key, remembered)? {
+                return Ok(receipt);
+            }
+            let receipt = decline.map_or_else(
+                || Receipt::Charged { reference: format!("ch_{}", Uuid::now_v7().simple()) },
+                Receipt::Declined,
+            );
+            record(ledger, key, money, &receipt)?;
+            Ok(receipt)
+        })
+        .await
+    }
+
+    /// The key's newest receipt, however old.
+    pub(super) async fn find(&self, key: StreamId) -> Result<Option<Receipt>, NoAnswer> {
+        self.ask(move |ledger| newest(ledger, key, SystemTime::UNIX_EPOCH)).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        let closed = || NoAnswer("the ledger cannot be written".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let question: Question = Box::new(move |ledger| {
+            let found = question(ledger)?;
+            Ok(Box::new(move || {
+                let _ = answer.send(found);
+            }))
+        });
+        self.calls.try_send(question).map_err(|_full| NoAnswer("too many calls at once".to_owned()))?;
+        answered.await.map_err(|_dropped| closed())
+    }
+}
+
+/// An answer is given only after the sync, and none at all if it failed.
+fn run(ledger: &Connection, queue: &mpsc::Receiver<Question>) {
+    while let Ok(first) = queue.recv() {
+        let questions = [first].into_iter().chain(queue.try_iter().take(GROUP - 1));
+        match together(ledger, questions) {
+            Ok(answers) => answers.into_iter().for_each(|answer| answer()),
+            Err(error) => {
+                tracing::warn!(error = %error, "the simulated gateway cannot write its ledger");
+                if !ledger.is_autocommit() {
+                    let _ = ledger.execute_batch("ROLLBACK");
+                }
+            }
+        }
+    }
+}
+
+fn together(
+    ledger: &Connection,
+    questions: impl Iterator<Item = Question>,
+) -> rusqlite::Result<Vec<Box<dyn FnOnce() + Send>>> {
+    ledger.execute_batch("BEGIN IMMEDIATE")?;
+    let answers = questions.map(|question| question(ledger)).collect::<rusqlite::Result<Vec<_>>>()?;
+    ledger.execute_batch("COMMIT")?;
+    Ok(answers)
+}
+
+fn record(ledger: &Connection, key: StreamId, money: Money, receipt: &Receipt) -> rusqlite::Result<()> {
+    let (reference, code, message) = match receipt {
+        Receipt::Charged { reference } => (Some(reference), None, None),
+        Receipt::Declined(Decline { code, message }) => (None, Some(code), Some(message)),
+    };
+    ledger
+        .prepare_cached(
+            "INSERT INTO charges (key, amount, currency_code, reference, decline_code, message, time)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            key.to_string(),
+            money.amount(),
+            money.currency_code(),
+            reference,
+            code,
+            message,
+            micros(SystemTime::now())
+        ])?;
+    Ok(())
+}
+
+fn newest(ledger: &Connection, key: StreamId, since: SystemTime) -> rusqlite::Result<Option<Receipt>> {
+    ledger
+        .prepare_cached(
+            "SELECT reference, decline_code, message FROM charges
+             WHERE key = ?1 AND time >= ?2 ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row(params![key.to_string(), micros(since)], receipt)
+        .optional()
+}
+
+fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
+    Ok(match row.get(0)? {
+        Some(reference) => Receipt::Charged { reference },
+        None => Receipt::Declined(Decline { code: row.get(1)?, message: row.get(2)? }),
+    })
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,92 @@
+//! payment-service: reads `order-events`, keeps one payment for each order, charges it through a gateway, and
+//! publishes every event to `payment-events`.
+//!
+//! Start with [`payment`], the rules; then [`run`], which connects them to the world.
+
+mod api;
+mod charging;
+mod config;
+pub mod gateway;
+mod order_events;
+pub mod payment;
+mod payment_event;
+mod payments_table;
+
+use std::sync::Arc;
+
+use event_sourcing::{
+    inbox::{Inbox, dead_letters_topic},
+    kafka::client::Client,
+    relay::{Cluster, Relay},
+    service::{failure::Failure, listener, stop::Shutdown, supervisor::Supervisor},
+    store::{Owner, Store},
+};
+use tokio::net::TcpListener;
+
+pub use crate::config::{Config, GatewayLocation};
+pub use crate::payments_table::unfinished;
+use crate::{charging::Charging, gateway::simulated::Simulated, payment::Payment, payments_table::PaymentsTable};
+
+/// The service's name: in logs, in `transactional.id`s, as the consumer group, before its topics' names.
+pub const SERVICE: &str = "payment-service";
+
+/// The topic that it publishes to.
+pub const TOPIC: &str = "payment-events";
+
+/// Opens the store of payment-service.
+pub fn open_store(config: &Config) -> Result<Store, Failure> {
+    let owner = Owner { service: SERVICE, event_types: payment_event::EVENT_TYPES };
+    Store::open(&config.store, owner, PaymentsTable).map_err(Failure::configuration)
+}
+
+/// Runs the service until it is asked to stop. Neither Kafka nor the gateway need be there: they are waited for.
+pub async fn run(
+    store: Store,
+    config: Config,
+    listener: TcpListener,
+    cluster: Cluster,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
+    tracing::info!(
+        service = SERVICE,
+        listen = %config.listen,
+        store = %config.store,
+        store_id = %store.id(),
+        gateway = ?config.gateway,
+        kafka = config.kafka.kafka_brokers,
+        "starting"
+    );
+    let GatewayLocation::Simulated(ledger) = &config.gateway;
+    let gateway = Simulated::open(ledger, config.gateway_latency, config.gateway_key_memory)
+        .map_err(|error| Failure::configuration(format!("cannot open the ledger {}: {error}", ledger.display())))?;
+    let client = Client::new(SERVICE, &config.kafka.kafka_brokers, config.kafka.properties.clone());
+    let inbox = Inbox::<Payment> {
+        store: store.clone(),
+        client: client.clone(),
+        service: SERVICE,
+        topic: order_events::TOPIC.to_owned(),
+        dead_letters: config.kafka.events_topic(&dead_letters_topic(SERVICE)),
+        cluster: cluster.clone(),
+        reader: order_events::read,
+    };
+    let charging = Charging { store: store.clone(), gateway: Arc::new(gateway) };
+    let relay = Relay {
+        store: store.clone(),
+        client,
+        service: SERVICE,
+        topic: config.kafka.events_topic(TOPIC),
+        message: payment_event::MESSAGE,
+        cluster,
+    };
+    let routes = api::routes(store);
+
+    // They stop in this order: no more calls, no more records, no more charges, then what is in hand is published.
+    let mut service = Supervisor::new(shutdown);
+    service.task("listener", |stop| listener::serve(listener, routes, stop));
+    service.thread("inbox", |stop| inbox.run(stop));
+    service.task("charging", |stop| charging.run(stop));
+    service.thread("relay", |stop| relay.run(stop));
+    let result = service.run().await;
+    tracing::info!(service = SERVICE, "stopped");
+    result
+}

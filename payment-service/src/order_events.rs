@@ -1,0 +1,37 @@
+//! Reads `order-events`: what an order's event asks of its payment.
+
+use event_sourcing::{
+    event::StreamId,
+    inbox::Asked,
+    kafka::record::Incoming,
+    money::Money,
+    proto::orders::events::v1::{OrderEvent, order_event::Event},
+};
+use prost::Message as _;
+
+use crate::payment::Command;
+
+/// The topic that order-service publishes to.
+pub(crate) const TOPIC: &str = "order-events";
+
+/// What a record asks of a payment, or why it cannot be read.
+pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
+    let message = OrderEvent::decode(record.payload).map_err(|error| format!("the value is no OrderEvent: {error}"))?;
+    if StreamId::parse(&message.order_id) != Some(record.stream) {
+        return Err(format!("the event is of order {:?}, its key is another's", message.order_id));
+    }
+    if message.event_id != record.id.to_string() {
+        return Err(format!("the event is {:?}, its ce_id is another's", message.event_id));
+    }
+    match message.event {
+        None => Ok(Asked::Newer),
+        Some(Event::OrderCreated(created)) => {
+            let money = Money::new(created.amount, &created.currency_code).map_err(|errors| {
+                let listed: Vec<_> = errors.iter().map(|error| format!("{} {error}", error.field())).collect();
+                listed.join("; ")
+            })?;
+            Ok(Asked::Command(record.stream, Command::Request(money)))
+        }
+        Some(Event::OrderPaid(_) | Event::OrderPaymentFailed(_)) => Ok(Asked::Nothing),
+    }
+}

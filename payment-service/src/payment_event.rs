@@ -1,0 +1,105 @@
+//! The payment's events as messages of `payments.events.v1`, and back.
+
+use event_sourcing::{
+    aggregate::{Envelope, Payload, PayloadError},
+    money::Money,
+    proto::payments::events::v1::{self as message, payment_event::Event},
+};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+use crate::payment::{Decline, PaymentEvent};
+
+/// Every event type that this program can read.
+pub(crate) const EVENT_TYPES: &[&str] = &[REQUESTED, COMPLETED, FAILED];
+
+/// The one message type of the topic.
+pub(crate) const MESSAGE: &str = "payments.events.v1.PaymentEvent";
+
+const REQUESTED: &str = "payments.events.v1.PaymentRequested";
+const COMPLETED: &str = "payments.events.v1.PaymentCompleted";
+const FAILED: &str = "payments.events.v1.PaymentFailed";
+
+impl Payload for PaymentEvent {
+    fn event_type(&self) -> &'static str {
+        match self {
+            Self::Requested(_) => REQUESTED,
+            Self::Completed { .. } => COMPLETED,
+            Self::Failed(_) => FAILED,
+        }
+    }
+
+    fn encode(&self, envelope: &Envelope) -> Vec<u8> {
+        let event = match self.clone() {
+            Self::Requested(money) => Event::PaymentRequested(message::PaymentRequested {
+                amount: money.amount(),
+                currency_code: money.currency_code().to_owned(),
+            }),
+            Self::Completed { gateway_reference } => {
+                Event::PaymentCompleted(message::PaymentCompleted { gateway_reference })
+            }
+            Self::Failed(Decline { code, message }) => Event::PaymentFailed(message::PaymentFailed { code, message }),
+        };
+        message::PaymentEvent {
+            event_id: envelope.id.to_string(),
+            order_id: envelope.stream.to_string(),
+            version: i64::try_from(envelope.version.0).unwrap_or(i64::MAX),
+            occur_time: Some(Timestamp::from(envelope.time)),
+            event: Some(event),
+        }
+        .encode_to_vec()
+    }
+
+    fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
+        Ok(match message::PaymentEvent::decode(payload)?.event.ok_or(PayloadError::Newer)? {
+            Event::PaymentRequested(requested) => {
+                Self::Requested(Money::new(requested.amount, &requested.currency_code).map_err(|_errors| {
+                    PayloadError::Field { field: "payment_requested.amount", problem: "is not an amount of money" }
+                })?)
+            }
+            Event::PaymentCompleted(completed) => Self::Completed { gateway_reference: completed.gateway_reference },
+            Event::PaymentFailed(failed) => Self::Failed(Decline { code: failed.code, message: failed.message }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_sourcing::{
+        event::{EventId, StreamId, Version, now},
+        money::MAX_AMOUNT,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_event() -> impl Strategy<Value = PaymentEvent> {
+        let currency = prop::sample::select(vec!["USD", "EUR", "JPY", "KWD"]);
+        let money = (1..=MAX_AMOUNT, currency).prop_map(|(amount, code)| Money::new(amount, code).expect("valid"));
+        prop_oneof![
+            money.prop_map(PaymentEvent::Requested),
+            any::<String>().prop_map(|gateway_reference| PaymentEvent::Completed { gateway_reference }),
+            any::<[String; 2]>().prop_map(|[code, message]| PaymentEvent::Failed(Decline { code, message })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_its_encoding(event in any_event()) {
+            let envelope =
+                Envelope { id: EventId::generate(), stream: StreamId::generate(), version: Version(1), time: now() };
+            prop_assert_eq!(PaymentEvent::decode(&event.encode(&envelope)).expect("decodes"), event);
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = PaymentEvent::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_newer_not_malformed() {
+        let later = message::PaymentEvent { event: None, ..Default::default() };
+        assert!(matches!(PaymentEvent::decode(&later.encode_to_vec()), Err(PayloadError::Newer)));
+    }
+}
