@@ -1,0 +1,62 @@
+//! The flags of all-in-one. Each is an environment variable too.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use event_sourcing::{kafka::args::KafkaArgs, store::Location};
+
+/// An embedded broker and both services in one process, for a first look.
+#[derive(Clone, Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Config {
+    /// Where order-service takes calls, gRPC and HTTP alike
+    #[arg(long, env, default_value = "127.0.0.1:3001", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where payment-service takes calls
+    #[arg(long, env, default_value = "127.0.0.1:3002", value_name = "ADDRESS:PORT")]
+    pub(crate) payment_listen: SocketAddr,
+
+    /// Where the embedded Kafka broker listens
+    #[arg(long, env, default_value = "127.0.0.1:9092", value_name = "ADDRESS:PORT")]
+    pub(crate) kafka_listen: SocketAddr,
+
+    /// The directory of everything that is kept; made if it is not there
+    #[arg(long, env, default_value = "./data", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Config {
+    pub(crate) fn order_service(&self, kafka: SocketAddr) -> order_service::Config {
+        order_service::Config {
+            listen: self.listen,
+            store: Location::sqlite(self.data_dir.join("orders.db")),
+            kafka: kafka_args(kafka),
+        }
+    }
+
+    pub(crate) fn payment_service(&self, kafka: SocketAddr) -> payment_service::Config {
+        payment_service::Config {
+            listen: self.payment_listen,
+            store: Location::sqlite(self.data_dir.join("payments.db")),
+            gateway: payment_service::GatewayLocation::Simulated(self.data_dir.join("charges.db")),
+            gateway_latency: Duration::ZERO,
+            gateway_key_memory: Duration::from_secs(24 * 60 * 60),
+            kafka: kafka_args(kafka),
+        }
+    }
+}
+
+fn kafka_args(kafka: SocketAddr) -> KafkaArgs {
+    KafkaArgs {
+        kafka_brokers: kafka.to_string(),
+        topic_partitions: crate::PARTITIONS,
+        topic_replication: 1,
+        properties: embedded_properties(),
+    }
+}
+
+/// The embedded broker answers an empty fetch only after the whole wait, also when a record comes meanwhile.
+pub(crate) fn embedded_properties() -> Vec<(String, String)> {
+    vec![("fetch.wait.max.ms".to_owned(), "8".to_owned())]
+}

@@ -1,0 +1,114 @@
+//! Everything in one process, for a first look: an embedded broker, both services, and a feed of what happens.
+
+mod banner;
+mod config;
+mod feed;
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use event_sourcing::{
+    event::StreamId,
+    inbox::dead_letters_topic,
+    kafka::{
+        client::Client,
+        embedded::{self, EmbeddedBroker},
+    },
+    relay::{Cluster, checkpoints_topic},
+    service::{cli, failure::Failure, listener, stop, supervisor::Supervisor, telemetry},
+    store::Store,
+};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::Config;
+
+/// How many partitions the topics of events have here.
+const PARTITIONS: i32 = 3;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config: Config = match cli::parse() {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    telemetry::init(LevelFilter::WARN);
+    cli::exit(serve(config).await)
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let shutdown = stop::on_signals().map_err(Failure::configuration)?;
+    fs::create_dir_all(&config.data_dir).map_err(|error| {
+        Failure::configuration(format!("cannot use the directory {}: {error}", config.data_dir.display()))
+    })?;
+    let order_listener = listener::bind(config.listen).await?;
+    let payment_listener = listener::bind(config.payment_listen).await?;
+    let kafka_listener = listener::bind(config.kafka_listen).await?;
+    let kafka = kafka_listener.local_addr().map_err(Failure::configuration)?;
+    let (order_config, payment_config) = (config.order_service(kafka), config.payment_service(kafka));
+    let orders = order_service::open_store(&order_config)?;
+    let payments = payment_service::open_store(&payment_config)?;
+
+    let broker = start_broker().map_err(Failure::configuration)?;
+    broker.advertise(kafka);
+    let cluster = Cluster::New { unfinished: unfinished(&orders, &payments)? };
+    let kept = orders.clone();
+    let client = Client::new("feed", &kafka.to_string(), config::embedded_properties());
+    banner::print(&config, order_count(&kept)?).map_err(Failure::configuration)?;
+
+    // They stop in this order; the broker is there until the last of them has stopped.
+    let mut parts = Supervisor::new(shutdown.clone());
+    let payment_cluster = cluster.clone();
+    parts.task("order-service", |stop| {
+        order_service::run(orders, order_config, order_listener, cluster, stop.shutdown())
+    });
+    parts.task("payment-service", |stop| {
+        payment_service::run(payments, payment_config, payment_listener, payment_cluster, stop.shutdown())
+    });
+    parts.thread("feed", move |stop| feed::run(&client, stop));
+    parts.task("broker", |stop| async move {
+        tokio::select! {
+            () = stop.requested() => Ok(()),
+            ended = embedded::forward(kafka_listener, broker.address()) => ended,
+        }
+    });
+    let result = tokio::select! {
+        result = parts.run() => result,
+        () = announce(&shutdown) => unreachable!("it only waits"),
+    };
+    let _ = writeln!(io::stdout(), "stopped; {} orders are kept in {}", order_count(&kept)?, config.data_dir.display());
+    result
+}
+
+/// Says once that the stop was heard, and never ends.
+async fn announce(shutdown: &stop::Shutdown) {
+    shutdown.cancelled().await;
+    let _ = writeln!(io::stdout(), "\nstopping…");
+    std::future::pending::<()>().await;
+}
+
+fn start_broker() -> Result<EmbeddedBroker, embedded::EmbeddedError> {
+    let names: Vec<_> = [order_service::SERVICE, payment_service::SERVICE]
+        .iter()
+        .map(|service| (checkpoints_topic(service), dead_letters_topic(service)))
+        .collect();
+    let mut topics = vec![(order_service::TOPIC, PARTITIONS), (payment_service::TOPIC, PARTITIONS)];
+    for (checkpoints, dead_letters) in &names {
+        topics.extend([(checkpoints.as_str(), 1), (dead_letters.as_str(), PARTITIONS)]);
+    }
+    EmbeddedBroker::start(&topics)
+}
+
+/// The orders of which one of the services may not have heard everything: the broker has forgotten it.
+fn unfinished(orders: &Store, payments: &Store) -> Result<HashSet<StreamId>, Failure> {
+    let orders = orders.read_blocking(order_service::unfinished).map_err(Failure::configuration)?;
+    let payments = payments.read_blocking(payment_service::unfinished).map_err(Failure::configuration)?;
+    Ok(orders.into_iter().chain(payments).collect())
+}
+
+fn order_count(orders: &Store) -> Result<u64, Failure> {
+    orders.read_blocking(order_service::count).map_err(Failure::configuration)
+}
