@@ -58,5 +58,5 @@ fn kafka_args(kafka: SocketAddr) -> KafkaArgs {
 
 /// The embedded broker answers an empty fetch only after the whole wait, also when a record comes meanwhile.
 pub(crate) fn embedded_properties() -> Vec<(String, String)> {
-    vec![("fetch.wait.max.ms".to_owned(), "8".to_owned())]
+    vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())]
 }

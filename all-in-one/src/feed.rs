@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io::{self, Write as _},
+    iter,
     time::{Duration, SystemTime},
 };
 
@@ -37,8 +38,12 @@ pub(crate) fn run(client: &Client, stop: &Stop) -> Result<(), Infallible> {
     let started = SystemTime::now();
     let mut orders = HashMap::new();
     while !stop.is_requested() {
-        if let Some(record) = tail.next(Duration::from_millis(100)) {
-            let line = line(&record, SystemTime::now(), started, &mut orders);
+        let first = tail.next(Duration::from_millis(100));
+        let mut batch: Vec<_> = first.into_iter().chain(iter::from_fn(|| tail.next(Duration::ZERO))).collect();
+        // Kafka orders the records of one partition; what came together from several is shown as it happened.
+        batch.sort_by(|one, other| one.header("ce_time").cmp(&other.header("ce_time")));
+        for record in &batch {
+            let line = line(record, SystemTime::now(), started, &mut orders);
             let _ = writeln!(io::stdout(), "{line}"); // a closed terminal is no reason to stop
         }
     }

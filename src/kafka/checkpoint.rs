@@ -39,6 +39,7 @@ pub fn record(topic: &str, store: StoreId, position: Position) -> Record {
 pub fn read(client: &Client, topic: &str, store: StoreId) -> Result<Option<Position>, KafkaError> {
     let mut config = client.consumer("checkpoints"); // no offsets are ever committed under it
     config.set("enable.partition.eof", "true");
+    config.set("fetch.wait.max.ms", "10"); // the end is told by an empty fetch
     let consumer: Consumer = client::create(&config)?;
     let (low, high) = consumer.fetch_watermarks(topic, PARTITION, ANSWER)?;
     let mut look = FIRST_LOOK;

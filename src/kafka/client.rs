@@ -83,7 +83,13 @@ impl Client {
         config
     }
 
-    /// For questions about the cluster and for making topics.
+    /// For questions about the cluster. A consumer, because a producer's question about a topic makes it on
+    /// clusters that allow that; and without a group, which would take 100 ms to leave.
+    pub(crate) fn questions(&self) -> Result<Consumer, KafkaError> {
+        create(&self.base())
+    }
+
+    /// For making topics.
     pub(crate) fn admin(&self) -> Result<AdminClient<Quiet>, KafkaError> {
         create(&self.base())
     }

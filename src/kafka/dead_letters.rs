@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 
 use super::{
     client::Client,
-    deliveries::{Deliveries, Producer},
+    producer::Producer,
     record::{Received, Record},
 };
 
@@ -18,28 +18,25 @@ pub struct DeadLetters {
     client: Client,
     topic: String,
     /// Opened with the first record: most readers never need it.
-    open: Option<(Producer, Deliveries)>,
+    producer: Option<Producer>,
 }
 
 impl DeadLetters {
     /// The topic, without doing anything yet.
     pub fn new(client: Client, topic: String) -> Self {
-        Self { client, topic, open: None }
+        Self { client, topic, producer: None }
     }
 
     /// Sets a record aside. Once it returns, the record is in the dead-letter topic; after a failure it may
     /// be. One that is set aside twice is recognized by its origin.
     pub fn set_aside(&mut self, record: &Received, reason: &str) -> Result<(), KafkaError> {
-        let (producer, deliveries) = match self.open.take() {
-            Some(open) => open,
-            None => {
-                let deliveries = Deliveries::default();
-                (self.client.producer().create_with_context(deliveries.clone())?, deliveries)
-            }
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => Producer::create(&self.client.producer())?,
         };
-        deliveries.send(&producer, &letter(&self.topic, record, reason))?;
-        deliveries.wait(ACKNOWLEDGED)?;
-        self.open = Some((producer, deliveries)); // one that failed is not used again
+        producer.send(&letter(&self.topic, record, reason))?;
+        producer.wait(ACKNOWLEDGED)?;
+        self.producer = Some(producer); // one that failed is not used again
         Ok(())
     }
 }

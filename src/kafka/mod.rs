@@ -6,9 +6,10 @@ pub mod args;
 pub mod checkpoint;
 pub mod client;
 pub mod dead_letters;
-pub(crate) mod deliveries;
+
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub(crate) mod producer;
 pub mod record;
 pub mod tail;
 pub mod topics;

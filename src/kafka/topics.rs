@@ -6,7 +6,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::client::{self, ANSWER, Client, Consumer};
+use super::client::{ANSWER, Client};
 
 /// A topic as it should be.
 #[derive(Clone, Debug)]
@@ -47,9 +47,7 @@ pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
 
 /// How many partitions the topic has; `None` when there is no such topic. Asking does not make it.
 pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaError> {
-    // A consumer, because a producer's question makes the topic on clusters that allow it.
-    let consumer: Consumer = client::create(&client.consumer("topics"))?;
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+    let metadata = client.questions()?.fetch_metadata(Some(topic), ANSWER)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     match found.error().map(RDKafkaErrorCode::from) {
         None if found.partitions().is_empty() => Ok(None),
@@ -61,6 +59,9 @@ pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaErro
 
 /// The id of the cluster: offsets of one mean nothing on another.
 pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {
-    let consumer: Consumer = client::create(&client.consumer("topics"))?;
-    consumer.client().fetch_cluster_id(ANSWER).ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))
+    client
+        .questions()?
+        .client()
+        .fetch_cluster_id(ANSWER)
+        .ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))
 }

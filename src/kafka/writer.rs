@@ -1,12 +1,15 @@
 //! The transaction of [`transaction`](super::transaction), run on librdkafka.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{error::KafkaError, producer::Producer as _};
 
 use super::{
     client::{self, ANSWER, Client},
-    deliveries::{Deliveries, Producer},
+    producer::Producer,
     record::Record,
     transaction::{Action, Fault, Finish, Input, Outcome, Transaction},
 };
@@ -14,12 +17,14 @@ use super::{
 /// How long the records of one transaction may take to be acknowledged.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// Far longer than librdkafka takes to put an acknowledgement away.
+const PUT_AWAY: Duration = Duration::from_millis(5);
+
 /// Publishes records atomically, under one fixed `transactional.id`.
 ///
 /// It is taken by value: a producer of unknown fate cannot be used again.
 pub struct Writer {
     producer: Producer,
-    deliveries: Deliveries,
 }
 
 /// How a transaction ended, and who may begin the next one.
@@ -37,30 +42,35 @@ impl Writer {
     /// it left open is aborted. A fixed id per store does that at once after a crash; a random one would
     /// hold up every `read_committed` reader until the transaction's timeout.
     pub fn open(client: &Client, transactional_id: &str) -> Result<Self, KafkaError> {
-        let deliveries = Deliveries::default();
-        let config = client.transactional_producer(transactional_id);
-        let producer: Producer = config.create_with_context(deliveries.clone())?;
-        producer.init_transactions(ANSWER)?;
-        Ok(Self { producer, deliveries })
+        let producer = Producer::create(&client.transactional_producer(transactional_id))?;
+        let librdkafka = producer.librdkafka();
+        // librdkafka looks for a coordinator at once only over a connection to a broker that it knows by its
+        // number, and else half a second later: the first question finds out the numbers, the second connects.
+        let _ = librdkafka.client().fetch_cluster_id(ANSWER);
+        librdkafka.client().fetch_metadata(None, ANSWER)?;
+        librdkafka.init_transactions(ANSWER)?;
+        Ok(Self { producer })
     }
 
     /// Publishes the records in one transaction. Blocks for some ten seconds at most.
     pub fn commit(self, records: &[Record]) -> Ended {
+        let librdkafka = self.producer.librdkafka();
         let (mut transaction, mut action) = Transaction::start();
         let mut error = None;
         loop {
             let began = Instant::now();
             let result = match action {
-                Action::Begin => self.deliveries.settle(DRAIN).and_then(|()| self.producer.begin_transaction()),
-                Action::Send => records.iter().try_for_each(|record| self.deliveries.send(&self.producer, record)),
-                Action::Drain => self.deliveries.wait(DRAIN),
-                Action::Commit => self.producer.commit_transaction(ANSWER),
-                Action::Abort => self.producer.abort_transaction(ANSWER),
+                Action::Begin => self.producer.settle(DRAIN).and_then(|()| librdkafka.begin_transaction()),
+                Action::Send => records.iter().try_for_each(|record| self.producer.send(record)),
+                Action::Drain => self.drain(),
+                Action::Commit => librdkafka.commit_transaction(ANSWER),
+                Action::Abort => librdkafka.abort_transaction(ANSWER),
                 Action::Finish(Finish { outcome, reusable }) => {
                     return Ended { outcome, writer: reusable.then_some(self), error };
                 }
             };
             let took = began.elapsed();
+            tracing::trace!(?action, ?took, records = records.len(), "transaction");
             let result = result.map_err(|failure| {
                 let fault = fault(&failure);
                 error.get_or_insert(failure);
@@ -68,6 +78,17 @@ impl Writer {
             });
             action = transaction.next(Input { result, took });
         }
+    }
+
+    /// Waits for the acknowledgements, and then for the moment until librdkafka has put away the last of them:
+    /// a commit that finds one still there polls for a whole 100 ms.
+    fn drain(&self) -> Result<(), KafkaError> {
+        self.producer.wait(DRAIN)?;
+        let began = Instant::now();
+        while self.producer.librdkafka().in_flight_count() > 0 && began.elapsed() < PUT_AWAY {
+            thread::yield_now();
+        }
+        Ok(())
     }
 }
 
