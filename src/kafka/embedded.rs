@@ -106,6 +106,30 @@ impl EmbeddedBroker {
         }
     }
 
+    /// Keeps every request from now on, for [`requests`](Self::requests) to count.
+    pub fn track_requests(&self) {
+        // SAFETY: the handle lives as long as `host`.
+        unsafe {
+            let cluster = bindings::rd_kafka_handle_mock_cluster(self.host.client().native_ptr());
+            bindings::rd_kafka_mock_start_request_tracking(cluster);
+        }
+    }
+
+    /// How many requests of a kind were kept.
+    pub fn requests(&self, kind: ApiKey) -> usize {
+        // SAFETY: the handle lives as long as `host`; the array that librdkafka returns is destroyed with its count.
+        unsafe {
+            let cluster = bindings::rd_kafka_handle_mock_cluster(self.host.client().native_ptr());
+            let mut count = 0;
+            let requests = bindings::rd_kafka_mock_get_requests(cluster, &raw mut count);
+            let matching = (0..count)
+                .filter(|index| bindings::rd_kafka_mock_request_api_key(*requests.add(*index)) == i16::from(kind))
+                .count();
+            bindings::rd_kafka_mock_request_destroy_array(requests, count);
+            matching
+        }
+    }
+
     /// Cuts every connection and takes no new ones, until [`up`](Self::up).
     pub fn down(&self) -> Result<(), KafkaError> {
         self.cluster().broker_down(BROKER)

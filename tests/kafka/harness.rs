@@ -1,0 +1,214 @@
+//! A small domain, a store of it, a broker, and parts that run until they are dropped.
+
+use std::{
+    collections::HashSet,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use event_sourcing::{
+    aggregate::{Aggregate, Cause, Envelope, Payload, PayloadError, execute},
+    event::{Event, StreamId},
+    inbox::{Asked, Inbox, InboxError, dead_letters_topic},
+    kafka::{
+        client::Client,
+        embedded::EmbeddedBroker,
+        record::{Incoming, Received},
+        tail::Tail,
+        topics::Topic,
+    },
+    relay::{Cluster, Relay, RelayError, checkpoints_topic},
+    service::stop::{Shutdown, Stop},
+    store::{Location, Owner, ReadTable, Store},
+};
+use tempfile::TempDir;
+
+pub(crate) const SERVICE: &str = "test-service";
+pub(crate) const TOPIC: &str = "test-events";
+pub(crate) const SOURCE: &str = "source-events";
+pub(crate) const PARTITIONS: i32 = 3;
+
+/// Remembers words, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said(pub(crate) String);
+
+impl Aggregate for Words {
+    type Event = Said;
+    type Command = String;
+    type Rejection = String;
+
+    fn decide(&self, word: &String) -> Result<Vec<Said>, String> {
+        if word == "forbidden" { Err("the word is forbidden".to_owned()) } else { Ok(vec![Said(word.clone())]) }
+    }
+
+    fn apply(&mut self, Said(word): &Said) {
+        self.0.push(word.clone());
+    }
+}
+
+impl Payload for Said {
+    fn event_type(&self) -> &'static str {
+        "test.Said"
+    }
+
+    fn encode(&self, _: &Envelope) -> Vec<u8> {
+        self.0.clone().into_bytes()
+    }
+
+    fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
+        let text = String::from_utf8(payload.to_vec());
+        text.map(Self).map_err(|_error| PayloadError::Field { field: "word", problem: "is no text" })
+    }
+}
+
+struct NoTable;
+
+impl ReadTable for NoTable {
+    const SCHEMA: &'static str = "";
+
+    fn apply(&mut self, _: &rusqlite::Connection, _: &Event) -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn open(directory: &TempDir) -> Store {
+    let owner = Owner { service: SERVICE, event_types: &["test.Said"] };
+    Store::open(&Location::sqlite(directory.path().join("test.db")), owner, NoTable).expect("the store opens")
+}
+
+pub(crate) fn new_store() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(&directory);
+    (directory, store)
+}
+
+pub(crate) fn start_broker() -> EmbeddedBroker {
+    start_broker_with(PARTITIONS)
+}
+
+pub(crate) fn start_broker_with(partitions: i32) -> EmbeddedBroker {
+    EmbeddedBroker::start(&[
+        (TOPIC, partitions),
+        (SOURCE, partitions),
+        (&checkpoints_topic(SERVICE), 1),
+        (&dead_letters_topic(SERVICE), 1),
+    ])
+    .expect("the broker starts")
+}
+
+pub(crate) fn client(broker: &EmbeddedBroker) -> Client {
+    // The mock broker answers an empty fetch only after the whole wait.
+    let properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
+    Client::new(SERVICE, &broker.address().to_string(), properties)
+}
+
+fn topic(name: &str) -> Topic {
+    Topic { name: name.to_owned(), partitions: PARTITIONS, replication: 1, compacted: false }
+}
+
+/// A part on a thread of its own. Dropping it stops it and waits.
+pub(crate) struct Running<E> {
+    shutdown: Shutdown,
+    thread: Option<JoinHandle<Result<(), E>>>,
+}
+
+impl<E> Running<E> {
+    #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
+    fn start(part: impl FnOnce(&Stop) -> Result<(), E> + Send + 'static) -> Self
+    where
+        E: Send + 'static,
+    {
+        let shutdown = Shutdown::new();
+        let stop = Stop::new(shutdown.clone());
+        Self { shutdown, thread: Some(thread::spawn(move || part(&stop))) }
+    }
+
+    /// Waits for the part to end by itself, and says why it did.
+    pub(crate) fn ended(mut self) -> Result<(), E> {
+        let thread = self.thread.take().expect("it was started");
+        eventually("the part ends", || thread.is_finished());
+        thread.join().expect("no panic")
+    }
+}
+
+impl<E> Drop for Running<E> {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(crate) fn start_relay(store: &Store, broker: &EmbeddedBroker) -> Running<RelayError> {
+    start_relay_on(store, broker, Cluster::Existing)
+}
+
+pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cluster) -> Running<RelayError> {
+    let relay = Relay {
+        store: store.clone(),
+        client: client(broker),
+        service: SERVICE,
+        topic: topic(TOPIC),
+        message: "test.Word",
+        cluster,
+    };
+    Running::start(move |stop| relay.run(stop))
+}
+
+pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<InboxError> {
+    let inbox = Inbox::<Words> {
+        store: store.clone(),
+        client: client(broker),
+        service: SERVICE,
+        topic: SOURCE.to_owned(),
+        dead_letters: topic(&dead_letters_topic(SERVICE)),
+        cluster: Cluster::Existing,
+        reader: read,
+    };
+    Running::start(move |stop| inbox.run(stop))
+}
+
+fn read(record: &Incoming<'_>) -> Result<Asked<String>, String> {
+    match std::str::from_utf8(record.payload) {
+        Err(error) => Err(error.to_string()),
+        Ok("nothing") => Ok(Asked::Nothing),
+        Ok("newer") => Ok(Asked::Newer),
+        Ok(word) => Ok(Asked::Command(record.stream, word.to_owned())),
+    }
+}
+
+pub(crate) async fn say(store: &Store, stream: StreamId, word: &str) {
+    execute::<Words>(store, stream, &word.to_owned(), &Cause::default()).await.expect("stored");
+}
+
+/// Everything on a topic, until `enough` says so.
+pub(crate) fn read_until(broker: &EmbeddedBroker, topic: &str, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
+    let tail = Tail::open(&client(broker), &[topic]).expect("a reader");
+    let mut records = Vec::new();
+    eventually("the records come", || {
+        while let Some(record) = tail.next(Duration::from_millis(20)) {
+            records.push(record);
+        }
+        enough(&records)
+    });
+    records
+}
+
+/// The records without those whose `ce_id` came before.
+pub(crate) fn unique(records: &[Received]) -> Vec<&Received> {
+    let mut seen = HashSet::new();
+    records.iter().filter(|record| seen.insert(record.header("ce_id").map(str::to_owned))).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "looks again for a state, with a pause")]
+pub(crate) fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !reached() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
