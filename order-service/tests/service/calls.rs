@@ -1,0 +1,190 @@
+use std::collections::HashSet;
+
+use event_sourcing::proto::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderState};
+use order_service::TOPIC;
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+
+use crate::harness::Service;
+
+const UNKNOWN: &str = "01a20859-c427-7384-b47b-d18ff68dd444";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_taken_over_http_and_read_back_over_both() {
+    let service = Service::start().await;
+    let created =
+        service.post(r#"{"amount":"500","currencyCode":"EUR","customerId":"c-1","metadata":{"campaign":"autumn"}}"#);
+    assert_eq!((created.status, created.content_type.as_str()), (201, "application/json"));
+    let id = created.order_id().to_owned();
+    assert_eq!(created.location, format!("/orders/{id}"));
+    assert_eq!(created.body["amount"], 500);
+    assert_eq!(created.body["currencyCode"], "EUR");
+    assert_eq!(created.body["state"], "CREATED");
+    assert_eq!(created.body["customerId"], "c-1");
+    assert_eq!(created.body["metadata"]["campaign"], "autumn");
+    assert!(created.body["createTime"].as_str().is_some_and(|time| time.ends_with('Z')));
+
+    assert_eq!(service.get(&created.location).body, created.body);
+    let mut grpc = service.grpc().await;
+    let order = grpc.get_order(GetOrderRequest { order_id: id.clone() }).await.expect("found");
+    let order = order.into_inner().order.expect("an order");
+    assert_eq!((order.order_id.as_str(), order.amount, order.state()), (id.as_str(), 500, OrderState::Created));
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_taken_over_grpc_is_published_with_the_callers_trace() {
+    let service = Service::start().await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut request = Request::new(CreateOrderRequest { amount: 700, ..Default::default() });
+    request.metadata_mut().insert("traceparent", traceparent.parse().expect("a value"));
+    let order = service.grpc().await.create_order(request).await.expect("taken").into_inner().order.expect("an order");
+    assert_eq!((order.amount, order.currency_code.as_str()), (700, "USD"));
+    let records = service.read_until(TOPIC, |records| !records.is_empty());
+    assert_eq!(records[0].header("ce_subject"), Some(order.order_id.as_str()));
+    assert_eq!(records[0].header("ce_type"), Some("orders.events.v1.OrderCreated"));
+    assert_eq!(records[0].header("traceparent"), Some(traceparent));
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
+    let service = Service::start().await;
+    let too_many: String = (0..17).map(|n| format!("\"k{n}\":\"v\",")).collect();
+    let cases = [
+        ("{}", 400, vec!["amount"]),
+        (r#"{"amount":0}"#, 400, vec!["amount"]),
+        (r#"{"amount":-1}"#, 400, vec!["amount"]),
+        (r#"{"amount":1000000000001}"#, 400, vec!["amount"]),
+        (r#"{"amount":"five"}"#, 400, vec!["amount"]),
+        (r#"{"amount":1.5}"#, 400, vec!["amount"]),
+        (r#"{"amount":5,"currencyCode":"XXL"}"#, 400, vec!["currencyCode"]),
+        (r#"{"amount":5,"currencyCode":"usd","customerId":"a\u0000b"}"#, 400, vec!["currencyCode", "customerId"]),
+        (r#"{"amount":5,"requestId":"two words"}"#, 400, vec!["requestId"]),
+        (r#"{"amount":5,"metadata":{"UPPER":"v"}}"#, 400, vec![r#"metadata["UPPER"]"#]),
+        (&format!("{{\"amount\":5,\"metadata\":{{{too_many}\"k\":\"v\"}}}}"), 400, vec!["metadata"]),
+        (r#"{"amount":5,"colour":"red"}"#, 400, vec!["colour"]),
+        (r#"{"amount":5"#, 400, vec!["body"]),
+        (r#"[5]"#, 400, vec!["body"]),
+    ];
+    for (body, status, fields) in cases {
+        let answer = service.post(body);
+        assert_eq!((answer.status, answer.bad_fields()), (status, fields), "{body}");
+        assert_eq!(answer.content_type, "application/problem+json", "{body}");
+        assert_eq!(answer.body["status"], status, "{body}");
+    }
+    let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64 * 1024));
+    assert_eq!(service.post(&large).status, 413);
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", ""] {
+        assert_eq!(service.http("POST", "/orders", content_type, b"{\"amount\":5}").status, 415, "{content_type}");
+    }
+    let charset = service.http("POST", "/orders", "application/json; charset=utf-8", b"{}");
+    assert_eq!((charset.status, charset.bad_fields()), (400, vec!["amount"]), "the type is right, the rest is not");
+    assert_eq!(service.stored_orders(), 0);
+
+    for id in ["x", &UNKNOWN.to_uppercase(), &UNKNOWN[1..]] {
+        let answer = service.get(&format!("/orders/{id}"));
+        assert_eq!((answer.status, answer.bad_fields()), (400, vec!["orderId"]), "{id}");
+    }
+    assert_eq!(service.get(&format!("/orders/{UNKNOWN}")).status, 404);
+    assert_eq!(service.get("/nothing").status, 404);
+    assert_eq!(service.get("/nothing").content_type, "application/problem+json");
+    assert_eq!(service.http("DELETE", "/orders", "", b"").status, 405);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_grpc_request_names_each_bad_field_and_stores_nothing() {
+    let service = Service::start().await;
+    let mut grpc = service.grpc().await;
+    let request = CreateOrderRequest {
+        amount: -5,
+        currency_code: "XXL".to_owned(),
+        request_id: "ü".to_owned(),
+        customer_id: "x".repeat(65),
+        metadata: [(String::new(), String::new())].into(),
+    };
+    let status = grpc.create_order(request).await.expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let details = status.get_error_details();
+    let fields: Vec<_> = details
+        .bad_request()
+        .expect("named")
+        .field_violations
+        .iter()
+        .map(|violation| violation.field.as_str())
+        .collect();
+    assert_eq!(fields, ["amount", "currency_code", "request_id", "customer_id", "metadata[\"\"]"]);
+    assert_eq!(details.error_info().map(|info| info.domain.as_str()), Some("order-service"));
+    assert_eq!(service.stored_orders(), 0);
+
+    let malformed = grpc.get_order(GetOrderRequest { order_id: "x".to_owned() }).await.expect_err("refused");
+    assert_eq!(malformed.code(), Code::InvalidArgument);
+    let unknown = grpc.get_order(GetOrderRequest { order_id: UNKNOWN.to_owned() }).await.expect_err("refused");
+    assert_eq!(unknown.code(), Code::NotFound);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_creates_one_order_and_has_one_answer() {
+    let service = Service::start().await;
+    let grpc = service.grpc().await;
+    let request = CreateOrderRequest { amount: 500, request_id: "r-1".to_owned(), ..Default::default() };
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let (mut grpc, request) = (grpc.clone(), request.clone());
+            async move { grpc.create_order(request).await.expect("answered").into_inner().order.expect("an order") }
+        })
+        .collect();
+    let mut calls: tokio::task::JoinSet<_> = calls.into_iter().collect();
+    let mut answers = Vec::new();
+    while let Some(answer) = calls.join_next().await {
+        answers.push(answer.expect("no panic"));
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    assert_eq!(service.stored_orders(), 1);
+    let over_http = service.post(r#"{"amount":500,"requestId":"r-1"}"#);
+    assert_eq!((over_http.status, over_http.order_id()), (201, answers[0].order_id.as_str()));
+
+    let mut grpc = grpc;
+    let other = CreateOrderRequest { amount: 501, ..request };
+    let status = grpc.create_order(other).await.expect_err("refused");
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert_eq!(status.get_error_details().error_info().map(|info| info.reason.as_str()), Some("REQUEST_ID_REUSED"));
+    let over_http = service.post(r#"{"amount":501,"requestId":"r-1"}"#);
+    assert_eq!((over_http.status, over_http.body["reason"].as_str()), (422, Some("REQUEST_ID_REUSED")));
+    assert_eq!(service.stored_orders(), 1);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
+    let service = Service::start().await;
+    service.broker.down().expect("goes");
+    let ids: HashSet<_> = (0..5).map(|_| service.post(r#"{"amount":500}"#).order_id().to_owned()).collect();
+    service.broker.up().expect("comes");
+    let records = service.read_until(TOPIC, |records| records.len() >= 5);
+    let published: HashSet<_> =
+        records.iter().map(|record| record.header("ce_subject").expect("there").to_owned()).collect();
+    assert_eq!(published, ids);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_write_refuses_the_call_and_says_when_to_come_again() {
+    let service = Service::start().await;
+    let limit = |pages: u32| {
+        event_sourcing::store::Commit::table(move |table| table.pragma_update(None, "max_page_count", pages))
+    };
+    service.store.commit(limit(1)).await.expect("SQLite takes the current size instead");
+    let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64));
+    let refused = (0..1000).map(|_| service.post(&large)).find(|answer| answer.status != 201).expect("it runs full");
+    assert_eq!((refused.status, refused.body["reason"].as_str()), (503, Some("STORE_UNAVAILABLE")));
+    let request = CreateOrderRequest { amount: 5, customer_id: "x".repeat(64), ..Default::default() };
+    let status = service.grpc().await.create_order(request).await.expect_err("refused");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.get_error_details().retry_info().is_some());
+    service.store.commit(limit(100_000)).await.expect("there is room again");
+    assert_eq!(service.post(&large).status, 201);
+    service.stop().await.expect("a clean stop");
+}

@@ -1,0 +1,162 @@
+//! A running service, its broker, and callers of both kinds.
+
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use event_sourcing::{
+    inbox::dead_letters_topic,
+    kafka::{
+        args::KafkaArgs,
+        client::Client,
+        embedded::EmbeddedBroker,
+        record::{Received, Record},
+        tail::Tail,
+        writer::Writer,
+    },
+    proto::orders::v1::order_service_client::OrderServiceClient,
+    relay::{Cluster, checkpoints_topic},
+    service::{failure::Failure, stop::Shutdown},
+    store::{Location, Store},
+};
+use order_service::{Config, SERVICE, TOPIC};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tonic::transport::Channel;
+
+pub(crate) const PAYMENT_EVENTS: &str = "payment-events";
+
+pub(crate) struct Service {
+    pub(crate) broker: EmbeddedBroker,
+    pub(crate) address: SocketAddr,
+    pub(crate) store: Store,
+    shutdown: Shutdown,
+    running: Option<JoinHandle<Result<(), Failure>>>,
+    _directory: TempDir,
+}
+
+impl Service {
+    pub(crate) async fn start() -> Self {
+        let topics = (checkpoints_topic(SERVICE), dead_letters_topic(SERVICE));
+        let broker =
+            EmbeddedBroker::start(&[(TOPIC, 3), (PAYMENT_EVENTS, 3), (topics.0.as_str(), 1), (topics.1.as_str(), 1)])
+                .expect("the broker starts");
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("has one");
+        let config = Config {
+            listen: address,
+            store: Location::sqlite(directory.path().join("orders.db")),
+            kafka: KafkaArgs {
+                kafka_brokers: broker.address().to_string(),
+                topic_partitions: 3,
+                topic_replication: 1,
+                properties: properties(),
+            },
+        };
+        let store = order_service::open_store(&config).expect("the store opens");
+        let shutdown = Shutdown::new();
+        let service = order_service::run(store.clone(), config, listener, Cluster::Existing, shutdown.clone());
+        #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
+        let running = Some(tokio::spawn(service));
+        Self { broker, address, store, shutdown, running, _directory: directory }
+    }
+
+    /// Stops it as a signal would.
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+        self.shutdown.cancel();
+        self.running.take().expect("it runs").await.expect("no panic")
+    }
+
+    pub(crate) async fn grpc(&self) -> OrderServiceClient<Channel> {
+        OrderServiceClient::connect(format!("http://{}", self.address)).await.expect("connects")
+    }
+
+    pub(crate) fn publish(&self, records: &[Record]) {
+        let writer = Writer::open(&self.client(), "test").expect("opens");
+        assert!(writer.commit(records).error.is_none());
+    }
+
+    pub(crate) fn read_until(&self, topic: &str, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
+        let tail = Tail::open(&self.client(), &[topic]).expect("a reader");
+        let mut records = Vec::new();
+        eventually("the records come", || {
+            records.extend(tail.next(Duration::from_millis(20)));
+            enough(&records)
+        });
+        records
+    }
+
+    fn client(&self) -> Client {
+        Client::new("test", &self.broker.address().to_string(), properties())
+    }
+
+    /// An HTTP call: the status, the headers, the body.
+    pub(crate) fn http(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .header("content-type", content_type)
+            .body(body)
+            .expect("a request");
+        let mut response = agent.run(request).expect("an answer");
+        let header = |name: &str| {
+            response.headers().get(name).map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
+        };
+        Answer {
+            status: response.status().as_u16(),
+            content_type: header("content-type"),
+            location: header("location"),
+            body: response.body_mut().read_json().unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn post(&self, body: &str) -> Answer {
+        self.http("POST", "/orders", "application/json", body.as_bytes())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.http("GET", path, "", b"")
+    }
+
+    pub(crate) fn stored_orders(&self) -> u64 {
+        self.store.read_blocking(order_service::count).expect("reads")
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) location: String,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn order_id(&self) -> &str {
+        self.body["orderId"].as_str().expect("an order id")
+    }
+
+    /// The fields that the problem names.
+    pub(crate) fn bad_fields(&self) -> Vec<&str> {
+        self.body["errors"].as_array().into_iter().flatten().filter_map(|error| error["field"].as_str()).collect()
+    }
+}
+
+fn properties() -> Vec<(String, String)> {
+    // The mock broker answers an empty fetch only after the whole wait.
+    vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())]
+}
+
+#[expect(clippy::disallowed_methods, reason = "looks again for a state, with a pause")]
+pub(crate) fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !reached() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,5 @@
+//! The whole service over real sockets, with the embedded broker.
+
+mod calls;
+mod harness;
+mod payments;
