@@ -21,3 +21,5 @@ pub mod proto;
 pub mod relay;
 pub mod service;
 pub mod store;
+#[cfg(feature = "embedded")]
+pub mod testing;

@@ -33,7 +33,8 @@ pub enum Cluster {
     Existing,
     /// It began with this process and ends with it: the embedded one.
     New {
-        /// The streams that another service may still have to hear of; they are published from their beginning.
+        /// The streams that another service may still have to hear of, as of the opening of the store; they are
+        /// published from their beginning, and everything that comes after.
         unfinished: HashSet<StreamId>,
     },
 }
@@ -206,7 +207,7 @@ impl Relay {
     /// The first publishing of this store to this cluster.
     fn begin(&self, writer: Writer) -> Result<(Writer, Position), Ending> {
         let (position, events) = match &self.cluster {
-            Cluster::New { unfinished } => (*self.store.head().borrow(), self.history(unfinished)?),
+            Cluster::New { unfinished } => (self.store.opened_at(), self.history(unfinished)?),
             Cluster::Existing => {
                 if let Some(published_to) = self.store.fact_blocking(&self.cluster_fact())? {
                     return Err(Ending::Error(RelayError::CheckpointMissing {
@@ -229,12 +230,13 @@ impl Relay {
         }
     }
 
-    /// All events of some streams, in the order of the store.
+    /// What earlier processes recorded of some streams, in the order of the store.
     fn history(&self, streams: &HashSet<StreamId>) -> Result<Vec<Event>, ReadError> {
         let mut events = Vec::new();
         for stream in streams {
             events.extend(self.store.read_stream_blocking(*stream)?);
         }
+        events.retain(|event| event.position <= self.store.opened_at());
         events.sort_by_key(|event| event.position);
         Ok(events)
     }

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use event_sourcing::{kafka::args::KafkaArgs, store::Location};
+use event_sourcing::{
+    kafka::{args::KafkaArgs, embedded},
+    store::Location,
+};
 
 /// An embedded broker and both services in one process, for a first look.
 #[derive(Clone, Debug, Parser)]
@@ -52,11 +55,6 @@ fn kafka_args(kafka: SocketAddr) -> KafkaArgs {
         kafka_brokers: kafka.to_string(),
         topic_partitions: crate::PARTITIONS,
         topic_replication: 1,
-        properties: embedded_properties(),
+        properties: embedded::properties(),
     }
-}
-
-/// The embedded broker answers an empty fetch only after the whole wait, also when a record comes meanwhile.
-pub(crate) fn embedded_properties() -> Vec<(String, String)> {
-    vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())]
 }

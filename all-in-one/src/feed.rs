@@ -23,8 +23,8 @@ use prost_types::Timestamp;
 /// How many orders are remembered for their amount and the time of their call.
 const REMEMBERED: usize = 10_000;
 
-/// Prints until asked to stop.
-pub(crate) fn run(client: &Client, stop: &Stop) -> Result<(), Infallible> {
+/// Prints until asked to stop. Orders that were taken before `started` are marked: the broker is new, and hears again.
+pub(crate) fn run(client: &Client, started: SystemTime, stop: &Stop) -> Result<(), Infallible> {
     let tail = loop {
         match Tail::open(client, &[order_service::TOPIC, payment_service::TOPIC]) {
             Ok(tail) => break tail,
@@ -35,7 +35,6 @@ pub(crate) fn run(client: &Client, stop: &Stop) -> Result<(), Infallible> {
             return Ok(());
         }
     };
-    let started = SystemTime::now();
     let mut orders = HashMap::new();
     while !stop.is_requested() {
         let first = tail.next(Duration::from_millis(100));

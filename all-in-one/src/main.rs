@@ -9,16 +9,13 @@ use std::{
     fs,
     io::{self, Write as _},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use event_sourcing::{
     event::StreamId,
-    inbox::dead_letters_topic,
-    kafka::{
-        client::Client,
-        embedded::{self, EmbeddedBroker},
-    },
-    relay::{Cluster, checkpoints_topic},
+    kafka::embedded::{self, EmbeddedBroker},
+    relay::Cluster,
     service::{cli, failure::Failure, listener, stop, supervisor::Supervisor, telemetry},
     store::Store,
 };
@@ -40,6 +37,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
+    let started = SystemTime::now();
     let shutdown = stop::on_signals().map_err(Failure::configuration)?;
     fs::create_dir_all(&config.data_dir).map_err(|error| {
         Failure::configuration(format!("cannot use the directory {}: {error}", config.data_dir.display()))
@@ -52,11 +50,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let orders = order_service::open_store(&order_config)?;
     let payments = payment_service::open_store(&payment_config)?;
 
-    let broker = start_broker().map_err(Failure::configuration)?;
+    let services = [order_service::SERVICE, payment_service::SERVICE];
+    let broker = EmbeddedBroker::start(&services, &[order_service::TOPIC, payment_service::TOPIC], PARTITIONS)
+        .map_err(Failure::configuration)?;
     broker.advertise(kafka);
+    let client = broker.client("feed");
     let cluster = Cluster::New { unfinished: unfinished(&orders, &payments)? };
     let kept = orders.clone();
-    let client = Client::new("feed", &kafka.to_string(), config::embedded_properties());
     banner::print(&config, order_count(&kept)?).map_err(Failure::configuration)?;
 
     // They stop in this order; the broker is there until the last of them has stopped.
@@ -68,7 +68,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     parts.task("payment-service", |stop| {
         payment_service::run(payments, payment_config, payment_listener, payment_cluster, stop.shutdown())
     });
-    parts.thread("feed", move |stop| feed::run(&client, stop));
+    parts.thread("feed", move |stop| feed::run(&client, started, stop));
     parts.task("broker", |stop| async move {
         tokio::select! {
             () = stop.requested() => Ok(()),
@@ -88,18 +88,6 @@ async fn announce(shutdown: &stop::Shutdown) {
     shutdown.cancelled().await;
     let _ = writeln!(io::stdout(), "\nstopping…");
     std::future::pending::<()>().await;
-}
-
-fn start_broker() -> Result<EmbeddedBroker, embedded::EmbeddedError> {
-    let names: Vec<_> = [order_service::SERVICE, payment_service::SERVICE]
-        .iter()
-        .map(|service| (checkpoints_topic(service), dead_letters_topic(service)))
-        .collect();
-    let mut topics = vec![(order_service::TOPIC, PARTITIONS), (payment_service::TOPIC, PARTITIONS)];
-    for (checkpoints, dead_letters) in &names {
-        topics.extend([(checkpoints.as_str(), 1), (dead_letters.as_str(), PARTITIONS)]);
-    }
-    EmbeddedBroker::start(&topics)
 }
 
 /// The orders of which one of the services may not have heard everything: the broker has forgotten it.

@@ -18,7 +18,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::client::{self, Consumer, Quiet};
+use super::client::{self, Client, Consumer, Quiet};
+use crate::{inbox::dead_letters_topic, relay::checkpoints_topic};
 
 pub use rdkafka::types::RDKafkaApiKey as ApiKey;
 pub use rdkafka::types::RDKafkaRespErr as ErrorCode;
@@ -45,19 +46,28 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedBroker {
-    /// Starts a broker on a free loopback port, with these topics: their names and numbers of partitions.
-    pub fn start(topics: &[(&str, i32)]) -> Result<Self, EmbeddedError> {
+    /// Starts a broker on a free loopback port, with these topics of events and what these services need besides.
+    pub fn start(services: &[&str], topics: &[&str], partitions: i32) -> Result<Self, EmbeddedError> {
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", "1");
         let host: Consumer = client::create(&config)?;
         let address = {
             let cluster = host.client().mock_cluster().ok_or(EmbeddedError::Address)?;
-            for (name, partitions) in topics {
-                cluster.create_topic(name, *partitions, 1)?;
+            for topic in topics {
+                cluster.create_topic(topic, partitions, 1)?;
+            }
+            for service in services {
+                cluster.create_topic(&checkpoints_topic(service), 1, 1)?;
+                cluster.create_topic(&dead_letters_topic(service), partitions, 1)?;
             }
             cluster.bootstrap_servers().parse().map_err(|_not_one_address| EmbeddedError::Address)?
         };
         Ok(Self { host, address })
+    }
+
+    /// A client of this broker.
+    pub fn client(&self, name: &str) -> Client {
+        Client::new(name, &self.address.to_string(), properties())
     }
 
     /// Where it listens.
@@ -143,6 +153,12 @@ impl EmbeddedBroker {
     fn cluster(&self) -> MockCluster<'_, Quiet> {
         self.host.client().mock_cluster().expect("it was there at the start")
     }
+}
+
+/// What clients of this broker are to set: it answers an empty fetch only after the whole wait, also when a
+/// record comes meanwhile.
+pub fn properties() -> Vec<(String, String)> {
+    vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())]
 }
 
 /// Carries every connection of `listener` to `target`, until dropped.

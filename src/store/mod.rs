@@ -207,6 +207,7 @@ pub struct Store {
 
 struct Inner {
     id: StoreId,
+    opened_at: Position,
     requests: Option<mpsc::SyncSender<Request>>,
     /// The newest position that is synced to disk and may be read.
     head: watch::Receiver<Position>,
@@ -223,20 +224,33 @@ impl Store {
         let (requests, queue) = mpsc::sync_channel(QUEUE);
         let (head_sender, head) = watch::channel(opened.head);
         let (writable_sender, writable) = watch::channel(true);
-        let id = opened.id;
+        let (id, opened_at) = (opened.id, opened.head);
         let writer = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer::run(opened, table, &queue, &head_sender, &writable_sender))
             .map_err(|source| OpenError::Io { path: location.path().to_owned(), source })?;
         let readers = Arc::new(Readers::new(location.path().to_owned()));
         Ok(Self {
-            inner: Arc::new(Inner { id, requests: Some(requests), head, writable, readers, writer: Some(writer) }),
+            inner: Arc::new(Inner {
+                id,
+                opened_at,
+                requests: Some(requests),
+                head,
+                writable,
+                readers,
+                writer: Some(writer),
+            }),
         })
     }
 
     /// The store's id.
     pub fn id(&self) -> StoreId {
         self.inner.id
+    }
+
+    /// The newest position when the store was opened: what is after it happened in this process.
+    pub fn opened_at(&self) -> Position {
+        self.inner.opened_at
     }
 
     /// The newest position that may be read, and a way to wait for the next.

@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use event_sourcing::{
@@ -14,12 +13,12 @@ use event_sourcing::{
         client::Client,
         embedded::EmbeddedBroker,
         record::{Incoming, Received},
-        tail::Tail,
         topics::Topic,
     },
-    relay::{Cluster, Relay, RelayError, checkpoints_topic},
+    relay::{Cluster, Relay, RelayError},
     service::stop::{Shutdown, Stop},
     store::{Location, Owner, ReadTable, Store},
+    testing::eventually,
 };
 use tempfile::TempDir;
 
@@ -90,19 +89,11 @@ pub(crate) fn start_broker() -> EmbeddedBroker {
 }
 
 pub(crate) fn start_broker_with(partitions: i32) -> EmbeddedBroker {
-    EmbeddedBroker::start(&[
-        (TOPIC, partitions),
-        (SOURCE, partitions),
-        (&checkpoints_topic(SERVICE), 1),
-        (&dead_letters_topic(SERVICE), 1),
-    ])
-    .expect("the broker starts")
+    EmbeddedBroker::start(&[SERVICE], &[TOPIC, SOURCE], partitions).expect("the broker starts")
 }
 
 pub(crate) fn client(broker: &EmbeddedBroker) -> Client {
-    // The mock broker answers an empty fetch only after the whole wait.
-    let properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
-    Client::new(SERVICE, &broker.address().to_string(), properties)
+    broker.client(SERVICE)
 }
 
 fn topic(name: &str) -> Topic {
@@ -185,30 +176,8 @@ pub(crate) async fn say(store: &Store, stream: StreamId, word: &str) {
     execute::<Words>(store, stream, &word.to_owned(), &Cause::default()).await.expect("stored");
 }
 
-/// Everything on a topic, until `enough` says so.
-pub(crate) fn read_until(broker: &EmbeddedBroker, topic: &str, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
-    let tail = Tail::open(&client(broker), &[topic]).expect("a reader");
-    let mut records = Vec::new();
-    eventually("the records come", || {
-        while let Some(record) = tail.next(Duration::from_millis(20)) {
-            records.push(record);
-        }
-        enough(&records)
-    });
-    records
-}
-
 /// The records without those whose `ce_id` came before.
 pub(crate) fn unique(records: &[Received]) -> Vec<&Received> {
     let mut seen = HashSet::new();
     records.iter().filter(|record| seen.insert(record.header("ce_id").map(str::to_owned))).collect()
-}
-
-#[expect(clippy::disallowed_methods, reason = "looks again for a state, with a pause")]
-pub(crate) fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !reached() {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

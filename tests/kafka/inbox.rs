@@ -5,17 +5,15 @@ use event_sourcing::{
     event::{EventId, Position, StreamId},
     inbox::{InboxError, dead_letters_topic},
     kafka::{
-        embedded::{ApiKey, EmbeddedBroker, ErrorCode},
+        embedded::{ApiKey, ErrorCode},
         record::Record,
         topics,
-        writer::Writer,
     },
     store::{Commit, OffsetMove, Store, TopicPartition},
+    testing::{eventually, publish, read_until},
 };
 
-use crate::harness::{
-    SERVICE, SOURCE, Words, client, eventually, new_store, open, read_until, say, start_broker, start_inbox,
-};
+use crate::harness::{SERVICE, SOURCE, Words, client, new_store, open, say, start_broker, start_inbox};
 
 fn record(stream: StreamId, id: EventId, word: &[u8]) -> Record {
     let header = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
@@ -32,11 +30,6 @@ fn record(stream: StreamId, id: EventId, word: &[u8]) -> Record {
             header("content-type", "application/protobuf".to_owned()),
         ],
     }
-}
-
-fn publish(broker: &EmbeddedBroker, records: &[Record]) {
-    let writer = Writer::open(&client(broker), "source").expect("opens");
-    assert!(writer.commit(records).error.is_none());
 }
 
 async fn words(store: &Store, stream: StreamId) -> Vec<String> {

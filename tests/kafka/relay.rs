@@ -10,11 +10,11 @@ use event_sourcing::{
     },
     relay::{Cluster, RelayError, checkpoints_topic},
     store::Store,
+    testing::{eventually, read_until},
 };
 
 use crate::harness::{
-    SERVICE, TOPIC, client, eventually, new_store, open, read_until, say, start_broker, start_broker_with, start_relay,
-    start_relay_on, unique,
+    SERVICE, TOPIC, client, new_store, open, say, start_broker, start_broker_with, start_relay, start_relay_on, unique,
 };
 
 /// Asserts that the topic holds exactly the store's events, in the order of the store for each key.
@@ -194,20 +194,27 @@ async fn another_number_of_partitions_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_what_is_new() {
-    let (_directory, store) = new_store();
+async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_all_that_comes_after() {
+    let (directory, mut store) = new_store();
     let (finished, unfinished) = (StreamId::generate(), StreamId::generate());
     for stream in [finished, unfinished, finished, unfinished] {
         say(&store, stream, "before").await;
     }
-    for _start in 0..2 {
+    for start in 0..2 {
+        drop(store);
+        store = open(&directory);
         let broker = start_broker();
+        say(&store, finished, "before the relay").await;
         let cluster = Cluster::New { unfinished: [unfinished].into() };
         let _relay = start_relay_on(&store, &broker, cluster);
-        let records = published(&broker, 2);
-        assert!(records.iter().all(|record| record.key == Some(unfinished.to_string().into_bytes())));
-        say(&store, finished, "now").await;
-        assert_eq!(published(&broker, 3).len(), 3);
+        say(&store, finished, "beside the relay").await;
+        let records = published(&broker, 4 + start);
+        let count = |stream: StreamId| {
+            records.iter().filter(|record| record.key == Some(stream.to_string().into_bytes())).count()
+        };
+        assert_eq!((count(unfinished), count(finished)), (2 + start, 2));
+        say(&store, unfinished, "at the end").await;
+        published(&broker, 5 + start);
     }
 }
 

@@ -1,6 +1,9 @@
 use std::collections::HashSet;
 
-use event_sourcing::proto::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderState};
+use event_sourcing::{
+    proto::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderState},
+    testing::read_until,
+};
 use order_service::TOPIC;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
@@ -40,7 +43,7 @@ async fn an_order_taken_over_grpc_is_published_with_the_callers_trace() {
     request.metadata_mut().insert("traceparent", traceparent.parse().expect("a value"));
     let order = service.grpc().await.create_order(request).await.expect("taken").into_inner().order.expect("an order");
     assert_eq!((order.amount, order.currency_code.as_str()), (700, "USD"));
-    let records = service.read_until(TOPIC, |records| !records.is_empty());
+    let records = read_until(&service.broker, TOPIC, |records| !records.is_empty());
     assert_eq!(records[0].header("ce_subject"), Some(order.order_id.as_str()));
     assert_eq!(records[0].header("ce_type"), Some("orders.events.v1.OrderCreated"));
     assert_eq!(records[0].header("traceparent"), Some(traceparent));
@@ -163,7 +166,7 @@ async fn orders_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
     service.broker.down().expect("goes");
     let ids: HashSet<_> = (0..5).map(|_| service.post(r#"{"amount":500}"#).order_id().to_owned()).collect();
     service.broker.up().expect("comes");
-    let records = service.read_until(TOPIC, |records| records.len() >= 5);
+    let records = read_until(&service.broker, TOPIC, |records| records.len() >= 5);
     let published: HashSet<_> =
         records.iter().map(|record| record.header("ce_subject").expect("there").to_owned()).collect();
     assert_eq!(published, ids);

@@ -1,23 +1,14 @@
 //! A running service, its broker, and callers of both kinds.
 
-use std::{
-    net::SocketAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::net::SocketAddr;
 
 use event_sourcing::{
-    inbox::dead_letters_topic,
     kafka::{
         args::KafkaArgs,
-        client::Client,
-        embedded::EmbeddedBroker,
-        record::{Received, Record},
-        tail::Tail,
-        writer::Writer,
+        embedded::{self, EmbeddedBroker},
     },
     proto::orders::v1::order_service_client::OrderServiceClient,
-    relay::{Cluster, checkpoints_topic},
+    relay::Cluster,
     service::{failure::Failure, stop::Shutdown},
     store::{Location, Store},
 };
@@ -40,10 +31,7 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start() -> Self {
-        let topics = (checkpoints_topic(SERVICE), dead_letters_topic(SERVICE));
-        let broker =
-            EmbeddedBroker::start(&[(TOPIC, 3), (PAYMENT_EVENTS, 3), (topics.0.as_str(), 1), (topics.1.as_str(), 1)])
-                .expect("the broker starts");
+        let broker = EmbeddedBroker::start(&[SERVICE], &[TOPIC, PAYMENT_EVENTS], 3).expect("the broker starts");
         let directory = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("has one");
@@ -54,7 +42,7 @@ impl Service {
                 kafka_brokers: broker.address().to_string(),
                 topic_partitions: 3,
                 topic_replication: 1,
-                properties: properties(),
+                properties: embedded::properties(),
             },
         };
         let store = order_service::open_store(&config).expect("the store opens");
@@ -73,25 +61,6 @@ impl Service {
 
     pub(crate) async fn grpc(&self) -> OrderServiceClient<Channel> {
         OrderServiceClient::connect(format!("http://{}", self.address)).await.expect("connects")
-    }
-
-    pub(crate) fn publish(&self, records: &[Record]) {
-        let writer = Writer::open(&self.client(), "test").expect("opens");
-        assert!(writer.commit(records).error.is_none());
-    }
-
-    pub(crate) fn read_until(&self, topic: &str, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
-        let tail = Tail::open(&self.client(), &[topic]).expect("a reader");
-        let mut records = Vec::new();
-        eventually("the records come", || {
-            records.extend(tail.next(Duration::from_millis(20)));
-            enough(&records)
-        });
-        records
-    }
-
-    fn client(&self) -> Client {
-        Client::new("test", &self.broker.address().to_string(), properties())
     }
 
     /// An HTTP call: the status, the headers, the body.
@@ -144,19 +113,5 @@ impl Answer {
     /// The fields that the problem names.
     pub(crate) fn bad_fields(&self) -> Vec<&str> {
         self.body["errors"].as_array().into_iter().flatten().filter_map(|error| error["field"].as_str()).collect()
-    }
-}
-
-fn properties() -> Vec<(String, String)> {
-    // The mock broker answers an empty fetch only after the whole wait.
-    vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())]
-}
-
-#[expect(clippy::disallowed_methods, reason = "looks again for a state, with a pause")]
-pub(crate) fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !reached() {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
-        thread::sleep(Duration::from_millis(5));
     }
 }

@@ -3,11 +3,12 @@ use event_sourcing::{
     inbox::dead_letters_topic,
     kafka::record::{Record, Source},
     proto::payments::events::v1::{PaymentCompleted, PaymentEvent, PaymentFailed, payment_event},
+    testing::{eventually, publish, read_until},
 };
 use order_service::{SERVICE, TOPIC};
 use prost::Message as _;
 
-use crate::harness::{PAYMENT_EVENTS, Service, eventually};
+use crate::harness::{PAYMENT_EVENTS, Service};
 
 /// A record as payment-service publishes it.
 fn outcome(order_id: &str, event: payment_event::Event) -> Record {
@@ -59,7 +60,7 @@ async fn an_order_becomes_what_its_payment_became_and_that_is_published() {
     let declined = service.post(r#"{"amount":500}"#).order_id().to_owned();
     let waiting = service.post(r#"{"amount":500}"#).order_id().to_owned();
     let once = completed(&paid);
-    service.publish(&[once.clone(), once, completed(&paid), failed(&declined)]);
+    publish(&service.broker, &[once.clone(), once, completed(&paid), failed(&declined)]);
     eventually("the outcomes are read", || {
         state(&service, &paid) == "PAID" && state(&service, &declined) == "PAYMENT_FAILED"
     });
@@ -69,7 +70,7 @@ async fn an_order_becomes_what_its_payment_became_and_that_is_published() {
     // A repeat of the call is answered as the first one was.
     assert_eq!(service.post(r#"{"amount":500,"requestId":"paid"}"#).body["state"], "CREATED");
 
-    let records = service.read_until(TOPIC, |records| records.len() >= 5);
+    let records = read_until(&service.broker, TOPIC, |records| records.len() >= 5);
     let of = |order: &str| -> Vec<_> {
         let own = records.iter().filter(|record| record.header("ce_subject") == Some(order));
         own.map(|record| record.header("ce_type").expect("there").to_owned()).collect()
@@ -92,8 +93,8 @@ async fn an_outcome_that_cannot_be_is_set_aside_with_its_reason() {
     stolen.headers.push(("ce_subject".to_owned(), Some(paid.clone().into_bytes())));
     let mut broken = completed(&paid);
     broken.value = Some(b"\xff\xff".to_vec());
-    service.publish(&[completed(&paid), failed(&paid), completed(&unknown), stolen, broken]);
-    let letters = service.read_until(&dead_letters_topic(SERVICE), |letters| letters.len() >= 4);
+    publish(&service.broker, &[completed(&paid), failed(&paid), completed(&unknown), stolen, broken]);
+    let letters = read_until(&service.broker, &dead_letters_topic(SERVICE), |letters| letters.len() >= 4);
     let mut reasons: Vec<_> =
         letters.iter().map(|letter| letter.header("dead_letter_reason").expect("a reason").to_owned()).collect();
     reasons.sort();

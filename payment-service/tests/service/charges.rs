@@ -1,0 +1,142 @@
+use std::time::Duration;
+
+use event_sourcing::{
+    inbox::dead_letters_topic,
+    proto::payments::v1::PaymentState,
+    testing::{publish, read_until},
+};
+use payment_service::{SERVICE, TOPIC};
+use tonic::Code;
+
+use crate::harness::{World, order_created};
+
+const CHARGED: i64 = 500;
+const DECLINED: i64 = 4001;
+const SLOW: i64 = 5001;
+const FAILS_AT_FIRST: i64 = 5002;
+const ANSWER_LOST: i64 = 5003;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_charged_once_and_each_step_is_published() {
+    let world = World::new();
+    let service = world.start().await;
+    let (order, record) = order_created(CHARGED);
+    publish(&world.broker, &[record.clone(), record]);
+    let payment = service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+    assert_eq!((payment.amount, payment.currency_code.as_str()), (CHARGED, "USD"));
+    assert!(!payment.gateway_reference.is_empty());
+    assert_eq!(world.charges(order), 1);
+    let records = read_until(&world.broker, TOPIC, |records| records.len() >= 2);
+    let types: Vec<_> = records.iter().map(|record| record.header("ce_type").expect("there")).collect();
+    assert_eq!(types, ["payments.events.v1.PaymentRequested", "payments.events.v1.PaymentCompleted"]);
+    assert!(records.iter().all(|record| record.key.as_deref() == Some(order.to_string().as_bytes())));
+    assert!(records[0].header("ce_causationid").is_some(), "it names the order's event");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declined_card_fails_the_payment_with_its_code() {
+    let world = World::new();
+    let service = world.start().await;
+    let order = world.order(&[DECLINED])[0];
+    let payment = service.payment_until(order, |payment| payment.state() == PaymentState::Failed).await;
+    let failure = payment.failure.expect("a failure");
+    assert_eq!((failure.code.as_str(), failure.message.is_empty()), ("CARD_DECLINED", false));
+    assert_eq!(world.charges(order), 0);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_an_answer_is_made_again_and_the_order_charged_once() {
+    let world = World::new();
+    let service = world.start().await;
+    let orders = world.order(&[FAILS_AT_FIRST, ANSWER_LOST]);
+    let failing = service.payment_until(orders[0], |payment| payment.failed_attempts > 0).await;
+    assert!(failing.next_attempt_time.is_some());
+    for order in orders {
+        service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+        assert_eq!(world.charges(order), 1);
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_payment_holds_up_nobody() {
+    let world = World::new();
+    let service = world.start().await;
+    let mut amounts = vec![SLOW; 20];
+    amounts.extend([CHARGED; 20]);
+    let orders = world.order(&amounts);
+    for order in &orders[20..] {
+        service.payment_until(*order, |payment| payment.state() == PaymentState::Completed).await;
+    }
+    for order in &orders[..20] {
+        let payment = service.payment(&order.to_string()).await.expect("known");
+        assert_eq!(payment.state(), PaymentState::Requested, "the others were waited for");
+    }
+    service.stop().await;
+}
+
+/// Stopped while the gateway has the call: whatever became of it, the next start settles it, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_calls_under_way_forgets_none_and_charges_none_twice() {
+    let mut world = World::new();
+    world.gateway_latency = Duration::from_secs(3600);
+    let service = world.start().await;
+    let orders = world.order(&[CHARGED, CHARGED, ANSWER_LOST, DECLINED]);
+    for order in &orders {
+        service.payment_until(*order, |payment| payment.state() == PaymentState::Requested).await;
+    }
+    service.stop().await;
+
+    world.gateway_latency = Duration::from_millis(20);
+    let service = world.start().await;
+    let orders_after = world.order(&[CHARGED]);
+    for order in &orders {
+        service.payment_until(*order, |payment| payment.state() != PaymentState::Requested).await;
+    }
+    service.payment_until(orders_after[0], |payment| payment.state() == PaymentState::Completed).await;
+    service.stop().await;
+    let charged: Vec<_> = orders.iter().map(|order| world.charges(*order)).collect();
+    assert_eq!(charged, [1, 1, 1, 0]);
+}
+
+/// The gateway's memory of the key is over when the call is repeated: it is asked before it is charged again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_whose_key_is_forgotten_is_found_and_not_made_again() {
+    let mut world = World::new();
+    world.gateway_key_memory = Duration::ZERO;
+    let service = world.start().await;
+    let order = world.order(&[ANSWER_LOST])[0];
+    service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+    assert_eq!(world.charges(order), 1);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_cannot_be_is_set_aside_and_the_next_one_is_paid() {
+    let world = World::new();
+    let service = world.start().await;
+    let (_, no_amount) = order_created(0);
+    let (_, mut garbage) = order_created(CHARGED);
+    garbage.value = Some(b"\xff".to_vec());
+    let (order, good) = order_created(CHARGED);
+    publish(&world.broker, &[no_amount, garbage, good]);
+    service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+    let letters = read_until(&world.broker, &dead_letters_topic(SERVICE), |letters| letters.len() >= 2);
+    let mut reasons: Vec<_> = letters.iter().filter_map(|letter| letter.header("dead_letter_reason")).collect();
+    reasons.sort_unstable();
+    assert!(reasons[0].starts_with("amount must be at least 1"), "{reasons:?}");
+    assert!(reasons[1].starts_with("the value is no OrderEvent"), "{reasons:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_is_not_there_or_has_no_id_is_an_error() {
+    let world = World::new();
+    let service = world.start().await;
+    assert_eq!(service.payment("x").await.expect_err("refused").code(), Code::InvalidArgument);
+    let unknown = service.payment("01a20859-c427-7384-b47b-d18ff68dd444").await;
+    assert_eq!(unknown.expect_err("refused").code(), Code::NotFound);
+    service.stop().await;
+}

@@ -1,0 +1,156 @@
+//! A running service that can be stopped and started again, its broker, its ledger, and the orders it reads.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use event_sourcing::{
+    event::{Event, EventId, Position, StreamId, Version, now},
+    kafka::{
+        args::KafkaArgs,
+        embedded::{self, EmbeddedBroker},
+        record::{Record, Source},
+    },
+    proto::{
+        orders::events::v1::{OrderCreated, OrderEvent, order_event},
+        payments::v1::{GetPaymentRequest, Payment, payment_service_client::PaymentServiceClient},
+    },
+    relay::Cluster,
+    service::{failure::Failure, stop::Shutdown},
+    store::Location,
+    testing::publish,
+};
+use payment_service::{Config, GatewayLocation, SERVICE, TOPIC};
+use prost::Message as _;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tonic::Status;
+
+const ORDER_EVENTS: &str = "order-events";
+
+/// What outlives the service: the broker, the store, the ledger.
+pub(crate) struct World {
+    pub(crate) broker: EmbeddedBroker,
+    directory: TempDir,
+    pub(crate) gateway_latency: Duration,
+    pub(crate) gateway_key_memory: Duration,
+}
+
+pub(crate) struct Service {
+    address: SocketAddr,
+    shutdown: Shutdown,
+    running: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let broker = EmbeddedBroker::start(&[SERVICE], &[TOPIC, ORDER_EVENTS], 3).expect("the broker starts");
+        Self {
+            broker,
+            directory: tempfile::tempdir().expect("a directory"),
+            gateway_latency: Duration::ZERO,
+            gateway_key_memory: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("has one");
+        let config = Config {
+            listen: address,
+            store: Location::sqlite(self.directory.path().join("payments.db")),
+            gateway: GatewayLocation::Simulated(self.ledger()),
+            gateway_latency: self.gateway_latency,
+            gateway_key_memory: self.gateway_key_memory,
+            kafka: KafkaArgs {
+                kafka_brokers: self.broker.address().to_string(),
+                topic_partitions: 3,
+                topic_replication: 1,
+                properties: embedded::properties(),
+            },
+        };
+        let store = payment_service::open_store(&config).expect("the store opens");
+        let shutdown = Shutdown::new();
+        let service = payment_service::run(store, config, listener, Cluster::Existing, shutdown.clone());
+        #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
+        let running = Some(tokio::spawn(service));
+        Service { address, shutdown, running }
+    }
+
+    /// Publishes new orders of these amounts, as order-service does, and returns their ids.
+    pub(crate) fn order(&self, amounts: &[i64]) -> Vec<StreamId> {
+        let (ids, records): (Vec<_>, Vec<_>) = amounts.iter().map(|amount| order_created(*amount)).unzip();
+        publish(&self.broker, &records);
+        ids
+    }
+
+    /// How often the order was charged, as the ledger tells it to anyone who opens it.
+    pub(crate) fn charges(&self, order: StreamId) -> u64 {
+        let sql = "SELECT count(*) FROM charges WHERE key = ?1 AND reference IS NOT NULL";
+        let ledger = Connection::open(self.ledger()).expect("opens");
+        ledger.query_row(sql, [order.to_string()], |row| row.get(0)).expect("reads")
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.directory.path().join("charges.db")
+    }
+}
+
+impl Service {
+    pub(crate) async fn payment(&self, order: &str) -> Result<Payment, Status> {
+        let mut grpc = PaymentServiceClient::connect(format!("http://{}", self.address)).await.expect("connects");
+        let answer = grpc.get_payment(GetPaymentRequest { order_id: order.to_owned() }).await?;
+        Ok(answer.into_inner().payment.expect("a payment"))
+    }
+
+    /// Waits until the payment is as described.
+    pub(crate) async fn payment_until(&self, order: StreamId, reached: impl Fn(&Payment) -> bool) -> Payment {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let payment = self.payment(&order.to_string()).await;
+            match payment {
+                Ok(payment) if reached(&payment) => return payment,
+                payment => assert!(Instant::now() < deadline, "not within 30 s: {payment:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        self.running.take().expect("it runs").await.expect("no panic").expect("a clean stop");
+    }
+}
+
+/// A new order's record.
+pub(crate) fn order_created(amount: i64) -> (StreamId, Record) {
+    let (stream, id) = (StreamId::generate(), EventId::generate());
+    let created = OrderCreated { amount, currency_code: "USD".to_owned(), ..Default::default() };
+    let message = OrderEvent {
+        event_id: id.to_string(),
+        order_id: stream.to_string(),
+        version: 1,
+        occur_time: Some(now().into()),
+        event: Some(order_event::Event::OrderCreated(created)),
+    };
+    let event = Event {
+        position: Position(1),
+        stream,
+        version: Version(1),
+        id,
+        event_type: "orders.events.v1.OrderCreated".to_owned(),
+        time: now(),
+        causation: None,
+        traceparent: None,
+        payload: message.encode_to_vec(),
+    };
+    let source = Source {
+        topic: ORDER_EVENTS.to_owned(),
+        uri: "/order-service/test".to_owned(),
+        message: "orders.events.v1.OrderEvent",
+    };
+    (stream, Record::of(&event, &source))
+}
