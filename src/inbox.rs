@@ -70,11 +70,6 @@ pub struct Inbox<A: Aggregate> {
 /// Says what a record asks for, or why it cannot be read.
 pub type Reader<C> = fn(&Incoming<'_>) -> Result<Asked<C>, String>;
 
-/// The dead-letter topic of a service.
-pub fn dead_letters_topic(service: &str) -> String {
-    format!("{service}.dead-letters")
-}
-
 /// Why the inbox cannot go on without a person.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {

@@ -39,11 +39,6 @@ pub enum Cluster {
     },
 }
 
-/// The topic of the checkpoints of a service.
-pub fn checkpoints_topic(service: &str) -> String {
-    format!("{service}.checkpoints")
-}
-
 /// Publishes one store to one topic.
 pub struct Relay {
     /// What is published.
@@ -277,7 +272,7 @@ impl Relay {
     }
 
     fn checkpoints(&self) -> Topic {
-        Topic { name: checkpoints_topic(self.service), partitions: 1, compacted: true, ..self.topic.clone() }
+        Topic { name: checkpoint::topic_of(self.service), partitions: 1, compacted: true, ..self.topic.clone() }
     }
 
     fn transactional_id(&self) -> String {

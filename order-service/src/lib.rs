@@ -11,8 +11,8 @@ mod orders_table;
 mod payment_outcomes;
 
 use event_sourcing::{
-    inbox::{Inbox, dead_letters_topic},
-    kafka::client::Client,
+    inbox::Inbox,
+    kafka::{client::Client, dead_letters},
     relay::{Cluster, Relay},
     service::{failure::Failure, listener, stop::Shutdown, supervisor::Supervisor},
     store::{Owner, Store},
@@ -57,7 +57,7 @@ pub async fn run(
         client: client.clone(),
         service: SERVICE,
         topic: payment_outcomes::TOPIC.to_owned(),
-        dead_letters: config.kafka.events_topic(&dead_letters_topic(SERVICE)),
+        dead_letters: config.kafka.events_topic(&dead_letters::topic_of(SERVICE)),
         cluster: cluster.clone(),
         reader: payment_outcomes::read,
     };

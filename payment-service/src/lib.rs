@@ -15,8 +15,8 @@ mod payments_table;
 use std::sync::Arc;
 
 use event_sourcing::{
-    inbox::{Inbox, dead_letters_topic},
-    kafka::client::Client,
+    inbox::Inbox,
+    kafka::{client::Client, dead_letters},
     relay::{Cluster, Relay},
     service::{failure::Failure, listener, stop::Shutdown, supervisor::Supervisor},
     store::{Owner, Store},
@@ -65,7 +65,7 @@ pub async fn run(
         client: client.clone(),
         service: SERVICE,
         topic: order_events::TOPIC.to_owned(),
-        dead_letters: config.kafka.events_topic(&dead_letters_topic(SERVICE)),
+        dead_letters: config.kafka.events_topic(&dead_letters::topic_of(SERVICE)),
         cluster: cluster.clone(),
         reader: order_events::read,
     };

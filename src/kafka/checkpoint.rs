@@ -22,6 +22,11 @@ const PARTITION: i32 = 0;
 /// How many offsets at the topic's end are read first. Each publish leaves a record and a marker there.
 const FIRST_LOOK: i64 = 200;
 
+/// The topic of a service's checkpoints.
+pub fn topic_of(service: &str) -> String {
+    format!("{service}.checkpoints")
+}
+
 /// The record that says: everything up to `position` is published.
 pub fn record(topic: &str, store: StoreId, position: Position) -> Record {
     Record {

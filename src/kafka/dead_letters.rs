@@ -13,6 +13,11 @@ use super::{
 
 const ACKNOWLEDGED: Duration = Duration::from_secs(10);
 
+/// The dead-letter topic of a service.
+pub fn topic_of(service: &str) -> String {
+    format!("{service}.dead-letters")
+}
+
 /// The dead-letter topic of one reader.
 pub struct DeadLetters {
     client: Client,

@@ -18,8 +18,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::client::{self, Client, Consumer, Quiet};
-use crate::{inbox::dead_letters_topic, relay::checkpoints_topic};
+use super::{
+    checkpoint,
+    client::{self, Client, Consumer, Quiet},
+    dead_letters,
+};
 
 pub use rdkafka::types::RDKafkaApiKey as ApiKey;
 pub use rdkafka::types::RDKafkaRespErr as ErrorCode;
@@ -57,8 +60,8 @@ impl EmbeddedBroker {
                 cluster.create_topic(topic, partitions, 1)?;
             }
             for service in services {
-                cluster.create_topic(&checkpoints_topic(service), 1, 1)?;
-                cluster.create_topic(&dead_letters_topic(service), partitions, 1)?;
+                cluster.create_topic(&checkpoint::topic_of(service), 1, 1)?;
+                cluster.create_topic(&dead_letters::topic_of(service), partitions, 1)?;
             }
             cluster.bootstrap_servers().parse().map_err(|_not_one_address| EmbeddedError::Address)?
         };

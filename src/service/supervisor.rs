@@ -18,8 +18,9 @@ use super::{
     stop::{Shutdown, Stop},
 };
 
-/// How long all parts together may take to stop; whatever is left is cut off, as a crash would.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long all parts together may take to stop; whatever is left is cut off, which is no worse than a crash. What
+/// takes that long is a question to a cluster that is away.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 

@@ -8,9 +8,10 @@ use std::{
 use event_sourcing::{
     aggregate::{Aggregate, Cause, Envelope, Payload, PayloadError, execute},
     event::{Event, StreamId},
-    inbox::{Asked, Inbox, InboxError, dead_letters_topic},
+    inbox::{Asked, Inbox, InboxError},
     kafka::{
         client::Client,
+        dead_letters,
         embedded::EmbeddedBroker,
         record::{Incoming, Received},
         topics::Topic,
@@ -156,7 +157,7 @@ pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<Inb
         client: client(broker),
         service: SERVICE,
         topic: SOURCE.to_owned(),
-        dead_letters: topic(&dead_letters_topic(SERVICE)),
+        dead_letters: topic(&dead_letters::topic_of(SERVICE)),
         cluster: Cluster::Existing,
         reader: read,
     };

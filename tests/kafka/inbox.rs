@@ -3,8 +3,9 @@ use std::time::Duration;
 use event_sourcing::{
     aggregate::load,
     event::{EventId, Position, StreamId},
-    inbox::{InboxError, dead_letters_topic},
+    inbox::InboxError,
     kafka::{
+        dead_letters,
         embedded::{ApiKey, ErrorCode},
         record::Record,
         topics,
@@ -98,7 +99,7 @@ async fn what_cannot_be_read_is_set_aside_as_it_is_with_the_reason_and_the_rest_
     eventually("the good ones are read", || head(&store) == Position(2));
     assert_eq!(words(&store, stream).await, ["one", "two"]);
 
-    let letters = read_until(&broker, &dead_letters_topic(SERVICE), |letters| letters.len() >= 5);
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 5);
     let reason = |value: Option<&[u8]>| {
         let letter = letters.iter().find(|letter| letter.value.as_deref() == value).expect("it was set aside");
         assert_eq!(letter.header("dead_letter_topic"), Some(SOURCE));
@@ -125,7 +126,7 @@ async fn what_is_newer_or_of_no_interest_moves_the_offset_and_nothing_else() {
     let _inbox = start_inbox(&store, &broker);
     eventually("the records are read", || head(&store) == Position(1));
     assert_eq!(words(&store, stream).await, ["word"]);
-    let letters = read_until(&broker, &dead_letters_topic(SERVICE), |_| true);
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |_| true);
     assert_eq!(letters, []);
     let cluster = topics::cluster_id(&client(&broker)).expect("has one");
     let offsets = store.offsets_blocking(&cluster, SOURCE).expect("reads");

@@ -8,7 +8,7 @@ use event_sourcing::{
         record::Received,
         writer::Writer,
     },
-    relay::{Cluster, RelayError, checkpoints_topic},
+    relay::{Cluster, RelayError},
     store::Store,
     testing::{eventually, read_until},
 };
@@ -39,7 +39,7 @@ fn published(broker: &EmbeddedBroker, count: usize) -> Vec<Received> {
 }
 
 fn checkpoint_of(broker: &EmbeddedBroker, store: &Store) -> Option<Position> {
-    checkpoint::read(&client(broker), &checkpoints_topic(SERVICE), store.id()).expect("reads")
+    checkpoint::read(&client(broker), &checkpoint::topic_of(SERVICE), store.id()).expect("reads")
 }
 
 async fn say_many(store: &Store, count: usize) -> Vec<Event> {
@@ -220,6 +220,6 @@ async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_all_
 
 fn publish_checkpoint(broker: &EmbeddedBroker, store: &Store, position: Position) {
     let writer = Writer::open(&client(broker), "test").expect("opens");
-    let record = checkpoint::record(&checkpoints_topic(SERVICE), store.id(), position);
+    let record = checkpoint::record(&checkpoint::topic_of(SERVICE), store.id(), position);
     assert!(writer.commit(&[record]).error.is_none());
 }

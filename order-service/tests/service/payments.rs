@@ -1,7 +1,9 @@
 use event_sourcing::{
     event::{Event, EventId, Position, StreamId, Version, now},
-    inbox::dead_letters_topic,
-    kafka::record::{Record, Source},
+    kafka::{
+        dead_letters,
+        record::{Record, Source},
+    },
     proto::payments::events::v1::{PaymentCompleted, PaymentEvent, PaymentFailed, payment_event},
     testing::{eventually, publish, read_until},
 };
@@ -94,7 +96,7 @@ async fn an_outcome_that_cannot_be_is_set_aside_with_its_reason() {
     let mut broken = completed(&paid);
     broken.value = Some(b"\xff\xff".to_vec());
     publish(&service.broker, &[completed(&paid), failed(&paid), completed(&unknown), stolen, broken]);
-    let letters = read_until(&service.broker, &dead_letters_topic(SERVICE), |letters| letters.len() >= 4);
+    let letters = read_until(&service.broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 4);
     let mut reasons: Vec<_> =
         letters.iter().map(|letter| letter.header("dead_letter_reason").expect("a reason").to_owned()).collect();
     reasons.sort();

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use event_sourcing::{
-    inbox::dead_letters_topic,
+    kafka::dead_letters,
     proto::payments::v1::PaymentState,
     testing::{publish, read_until},
 };
@@ -123,7 +123,7 @@ async fn an_order_that_cannot_be_is_set_aside_and_the_next_one_is_paid() {
     let (order, good) = order_created(CHARGED);
     publish(&world.broker, &[no_amount, garbage, good]);
     service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
-    let letters = read_until(&world.broker, &dead_letters_topic(SERVICE), |letters| letters.len() >= 2);
+    let letters = read_until(&world.broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 2);
     let mut reasons: Vec<_> = letters.iter().filter_map(|letter| letter.header("dead_letter_reason")).collect();
     reasons.sort_unstable();
     assert!(reasons[0].starts_with("amount must be at least 1"), "{reasons:?}");
