@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How many calls to the gateway are under way at most.
-const CONCURRENCY: usize = 64;
+const CONCURRENCY: usize = 256;
 
 /// How long one call may take. Then its outcome is unknown, and it is made again later.
 const CALL: Duration = Duration::from_secs(30);

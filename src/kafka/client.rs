@@ -121,8 +121,8 @@ pub(crate) fn create<T: FromClientConfigAndContext<Quiet>>(config: &ClientConfig
 /// A consumer with [`Quiet`] logs.
 pub(crate) type Consumer = BaseConsumer<Quiet>;
 
-/// librdkafka tells of each lost connection, many times over. Whoever waits for Kafka says so once;
-/// the details are there at debug level.
+/// librdkafka tells of each lost connection, many times over, and of each error that it also returns. Whoever
+/// handles it says so once; the details are there at debug level.
 #[derive(Clone, Copy, Debug)]
 pub struct Quiet;
 
@@ -139,16 +139,7 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(target: "librdkafka", facility, "{message}");
-        }
-        RDKafkaLogLevel::Error
-        | RDKafkaLogLevel::Warning
-        | RDKafkaLogLevel::Notice
-        | RDKafkaLogLevel::Info
-        | RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
-    }
+    tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
 }
 
 /// Whether another producer with the same `transactional.id` has taken over.

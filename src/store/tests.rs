@@ -1,4 +1,4 @@
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, time::Duration};
 
 use tempfile::TempDir;
 
@@ -164,6 +164,7 @@ fn positions_and_versions_have_no_gap_under_concurrent_callers() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what does not happen can only be waited for")]
 fn a_full_disk_fails_every_call_of_the_moment_stores_nothing_of_them_and_heals() {
     let (_directory, store) = new_store();
     let stream = StreamId::generate();
@@ -179,7 +180,10 @@ fn a_full_disk_fails_every_call_of_the_moment_stores_nothing_of_them_and_heals()
         }
     };
     assert!(matches!(error, CommitError::Unavailable(_)), "{error:?}");
-    assert!(!*store.writable().borrow());
+    let mut writable = store.writable();
+    assert!(!*writable.borrow_and_update());
+    thread::sleep(Duration::from_millis(1500)); // longer than it takes to try by itself
+    assert!(!writable.has_changed().expect("open"), "it still cannot");
     let failed = Commit {
         offsets: vec![OffsetMove { partition: partition(), from: None, to: 5 }],
         ..append(stream, stored, 50)

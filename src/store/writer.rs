@@ -22,6 +22,12 @@ const GROUP: usize = 1024;
 /// How often a store that cannot write tries again when nobody asks.
 const PROBE: Duration = Duration::from_secs(1);
 
+/// Takes the room of some events, and gives it back.
+const PROBE_WRITE: &str = "
+    INSERT INTO facts (key, value) VALUES ('probe', hex(zeroblob(16384)));
+    DELETE FROM facts WHERE key = 'probe';
+";
+
 pub(super) struct Request {
     pub(super) commit: Commit,
     pub(super) answer: oneshot::Sender<Result<Position, CommitError>>,
@@ -34,13 +40,15 @@ pub(super) fn run<T: ReadTable>(
     head: &watch::Sender<Position>,
     writable: &watch::Sender<bool>,
 ) {
-    let Opened { connection, head: stored, event_types, lock, id: _ } = opened;
-    let mut writer = Writer { connection, table, head: stored, event_types };
+    let Opened { connection, event_types, lock, head: _, id: _ } = opened;
+    let mut writer = Writer { connection, table, event_types };
     let mut can_write = true;
     while let Some(group) = next_group(queue, can_write) {
         let result = writer.commit(group);
         can_write = result.failure.is_none();
-        head.send_if_modified(|known| std::mem::replace(known, writer.head) != writer.head);
+        if let Some(committed) = result.head {
+            head.send_if_modified(|known| std::mem::replace(known, committed) != committed);
+        }
         note(writable, result.failure.as_deref());
         for (answer, outcome) in result.answers {
             let _ = answer.send(outcome); // the caller may have hung up
@@ -78,8 +86,6 @@ fn note(writable: &watch::Sender<bool>, failure: Option<&rusqlite::Error>) {
 struct Writer<T> {
     connection: Connection,
     table: T,
-    /// The newest position on disk.
-    head: Position,
     /// The event types that the store has had so far.
     event_types: HashSet<String>,
 }
@@ -88,6 +94,8 @@ type Answer = (oneshot::Sender<Result<Position, CommitError>>, Result<Position, 
 
 struct Committed {
     answers: Vec<Answer>,
+    /// The newest position, if the group was committed.
+    head: Option<Position>,
     failure: Option<Arc<rusqlite::Error>>,
 }
 
@@ -96,10 +104,7 @@ impl<T: ReadTable> Writer<T> {
         let mut answers = Vec::with_capacity(group.len());
         let mut waiting = group.into_iter();
         match self.write(&mut waiting, &mut answers) {
-            Ok(head) => {
-                self.head = head;
-                Committed { answers, failure: None }
-            }
+            Ok(head) => Committed { answers, head: Some(head), failure: None },
             Err(error) => {
                 let failure = Arc::new(error);
                 self.recover();
@@ -109,16 +114,17 @@ impl<T: ReadTable> Writer<T> {
                     .map(|(answer, outcome)| (answer, outcome.and_then(|_| unavailable())))
                     .chain(waiting.map(|request| (request.answer, unavailable())))
                     .collect();
-                Committed { answers, failure: Some(failure) }
+                Committed { answers, head: None, failure: Some(failure) }
             }
         }
     }
 
     fn write(&mut self, waiting: &mut vec::IntoIter<Request>, answers: &mut Vec<Answer>) -> rusqlite::Result<Position> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let mut head = self.head;
+        // Asked each time: a commit that was reported as failed may have come to light.
+        let mut head = schema::head(&self.connection)?;
         if waiting.len() == 0 {
-            keep_fact(&self.connection, "probe", "")?;
+            self.connection.execute_batch(PROBE_WRITE)?;
         }
         for Request { commit, answer } in waiting.by_ref() {
             let staged = match self.refusal(&commit) {
@@ -137,13 +143,10 @@ impl<T: ReadTable> Writer<T> {
         Ok(head)
     }
 
-    /// After a failure: what the log holds by now is asked, not assumed.
+    /// After a failure nothing is assumed of what the file holds.
     fn recover(&mut self) {
         if !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
-        }
-        if let Ok(head) = schema::head(&self.connection) {
-            self.head = head;
         }
         self.event_types.clear();
     }
