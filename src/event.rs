@@ -115,12 +115,13 @@ pub fn now() -> SystemTime {
 }
 
 /// Microseconds since 1970; a time before that is 1970.
-pub(crate) fn to_micros(time: SystemTime) -> i64 {
+pub fn to_micros(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn from_micros(micros: i64) -> SystemTime {
+/// The time that many microseconds after 1970.
+pub fn from_micros(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(micros.max(0).unsigned_abs())
 }
 

@@ -6,6 +6,7 @@ mod feed;
 
 use std::{
     collections::HashSet,
+    convert::Infallible,
     fs,
     io::{self, Write as _},
     process::ExitCode,
@@ -77,17 +78,17 @@ async fn serve(config: Config) -> Result<(), Failure> {
     });
     let result = tokio::select! {
         result = parts.run() => result,
-        () = announce(&shutdown) => unreachable!("it only waits"),
+        never = announce(&shutdown) => match never {},
     };
     let _ = writeln!(io::stdout(), "stopped; {} orders are kept in {}", order_count(&kept)?, config.data_dir.display());
     result
 }
 
 /// Says once that the stop was heard, and never ends.
-async fn announce(shutdown: &stop::Shutdown) {
+async fn announce(shutdown: &stop::Shutdown) -> Infallible {
     shutdown.cancelled().await;
     let _ = writeln!(io::stdout(), "\nstopping…");
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }
 
 /// The orders of which one of the services may not have heard everything: the broker has forgotten it.

@@ -34,6 +34,9 @@ const CALL: Duration = Duration::from_secs(30);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// After how many attempts without an answer a payment is mentioned in the log, once.
+const MENTIONED: u32 = 5;
+
 /// How long calls under way are waited for when the service stops; they would be repeated after the next start.
 const DRAIN: Duration = Duration::from_millis(300);
 
@@ -133,6 +136,9 @@ impl<G: Gateway> Call<G> {
             Ok(Some(receipt)) => self.record(receipt).await,
             Ok(None) => {}
             Err(no_answer) => {
+                if self.payment.failed_attempts == MENTIONED {
+                    tracing::warn!(%order, attempts = MENTIONED, error = %no_answer, "the gateway does not answer");
+                }
                 tracing::debug!(%order, error = %no_answer, "will be tried again");
                 self.postpone().await;
             }

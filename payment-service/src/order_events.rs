@@ -1,7 +1,6 @@
 //! Reads `order-events`: what an order's event asks of its payment.
 
 use event_sourcing::{
-    event::StreamId,
     inbox::Asked,
     kafka::record::Incoming,
     money::Money,
@@ -17,12 +16,7 @@ pub(crate) const TOPIC: &str = "order-events";
 /// What a record asks of a payment, or why it cannot be read.
 pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
     let message = OrderEvent::decode(record.payload).map_err(|error| format!("the value is no OrderEvent: {error}"))?;
-    if StreamId::parse(&message.order_id) != Some(record.stream) {
-        return Err(format!("the event is of order {:?}, its key is another's", message.order_id));
-    }
-    if message.event_id != record.id.to_string() {
-        return Err(format!("the event is {:?}, its ce_id is another's", message.event_id));
-    }
+    record.check(&message.event_id, &message.order_id)?;
     match message.event {
         None => Ok(Asked::Newer),
         Some(Event::OrderCreated(created)) => {

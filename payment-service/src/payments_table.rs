@@ -1,10 +1,10 @@
 //! The read table of payments: which of them are due, and when.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use event_sourcing::{
     aggregate::Payload as _,
-    event::{Event, StreamId},
+    event::{Event, StreamId, from_micros, to_micros},
     store::ReadTable,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -36,7 +36,7 @@ impl ReadTable for PaymentsTable {
                         "INSERT INTO payments (order_id, state, amount, currency_code, due_time)
                          VALUES (?1, 'REQUESTED', ?2, ?3, ?4)",
                     )?
-                    .execute(params![order_id, money.amount(), money.currency_code(), micros(event.time)])?;
+                    .execute(params![order_id, money.amount(), money.currency_code(), to_micros(event.time)])?;
                 return Ok(());
             }
             Ok(PaymentEvent::Completed { .. }) => "COMPLETED",
@@ -67,7 +67,7 @@ pub(crate) fn waiting(table: &Connection, limit: usize) -> rusqlite::Result<Vec<
              WHERE due_time IS NOT NULL ORDER BY due_time LIMIT ?1",
         )?
         .query_map([limit], |row| {
-            Ok(Waiting { order: StreamId(row.get(0)?), failed_attempts: row.get(1)?, due: time(row.get(2)?) })
+            Ok(Waiting { order: StreamId(row.get(0)?), failed_attempts: row.get(1)?, due: from_micros(row.get(2)?) })
         })?
         .collect()
 }
@@ -76,7 +76,7 @@ pub(crate) fn waiting(table: &Connection, limit: usize) -> rusqlite::Result<Vec<
 pub(crate) fn waiting_for(table: &Connection, order: StreamId) -> rusqlite::Result<Option<Waiting>> {
     table
         .prepare_cached("SELECT failed_attempts, due_time FROM payments WHERE order_id = ?1 AND due_time IS NOT NULL")?
-        .query_row([order.0], |row| Ok(Waiting { order, failed_attempts: row.get(0)?, due: time(row.get(1)?) }))
+        .query_row([order.0], |row| Ok(Waiting { order, failed_attempts: row.get(0)?, due: from_micros(row.get(1)?) }))
         .optional()
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn postpone(table: &Connection, order: StreamId, due: SystemTime) -> 
             "UPDATE payments SET failed_attempts = failed_attempts + 1, due_time = ?2
              WHERE order_id = ?1 AND due_time IS NOT NULL",
         )?
-        .execute(params![order.0, micros(due)])?;
+        .execute(params![order.0, to_micros(due)])?;
     Ok(())
 }
 
@@ -97,13 +97,4 @@ pub fn unfinished(table: &Connection) -> rusqlite::Result<Vec<StreamId>> {
         .prepare("SELECT order_id FROM payments WHERE due_time IS NOT NULL")?
         .query_map([], |row| row.get(0).map(StreamId))?
         .collect()
-}
-
-fn micros(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-fn time(micros: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_micros(micros.max(0).unsigned_abs())
 }

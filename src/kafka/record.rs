@@ -166,6 +166,19 @@ pub struct Incoming<'a> {
     pub payload: &'a [u8],
 }
 
+impl Incoming<'_> {
+    /// Checks that the decoded message says the same as the record around it.
+    pub fn check(&self, event_id: &str, stream: &str) -> Result<(), String> {
+        if StreamId::parse(stream) != Some(self.stream) {
+            return Err(format!("the event is of {stream:?}, its key is another's"));
+        }
+        if EventId::parse(event_id) != Some(self.id) {
+            return Err(format!("the event is {event_id:?}, its ce_id is another's"));
+        }
+        Ok(())
+    }
+}
+
 /// Why a record is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {

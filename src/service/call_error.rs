@@ -86,8 +86,14 @@ impl Violation {
     }
 }
 
+/// The first few in words; all of them are in the details. A gRPC message travels in a header, which clients limit.
 fn listed(violations: &[Violation]) -> String {
-    let listed: Vec<_> = violations.iter().map(|v| format!("{} {}", v.field, v.description)).collect();
+    const IN_WORDS: usize = 3;
+    let mut listed: Vec<_> =
+        violations.iter().take(IN_WORDS).map(|v| format!("{} {}", v.field, v.description)).collect();
+    if violations.len() > IN_WORDS {
+        listed.push(format!("and {} more", violations.len() - IN_WORDS));
+    }
     listed.join("; ")
 }
 

@@ -101,7 +101,7 @@ async fn an_outcome_that_cannot_be_is_set_aside_with_its_reason() {
         letters.iter().map(|letter| letter.header("dead_letter_reason").expect("a reason").to_owned()).collect();
     reasons.sort();
     assert_eq!(reasons[1], "the order's payment had another outcome before");
-    assert!(reasons[0].starts_with("the event is of order"), "{}", reasons[0]);
+    assert!(reasons[0].starts_with("the event is of \""), "{}", reasons[0]);
     assert!(reasons[2].starts_with("the value is no PaymentEvent"), "{}", reasons[2]);
     assert_eq!(reasons[3], "there is no such order");
     assert_eq!(state(&service, &paid), "PAID");

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use event_sourcing::{event::StreamId, money::Money};
+use event_sourcing::{
+    event::{StreamId, to_micros},
+    money::Money,
+};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -157,7 +160,7 @@ fn record(ledger: &Connection, key: StreamId, money: Money, receipt: &Receipt) -
             reference,
             code,
             message,
-            micros(SystemTime::now())
+            to_micros(SystemTime::now())
         ])?;
     Ok(())
 }
@@ -168,7 +171,7 @@ fn newest(ledger: &Connection, key: StreamId, since: SystemTime) -> rusqlite::Re
             "SELECT reference, decline_code, message FROM charges
              WHERE key = ?1 AND time >= ?2 ORDER BY id DESC LIMIT 1",
         )?
-        .query_row(params![key.to_string(), micros(since)], receipt)
+        .query_row(params![key.to_string(), to_micros(since)], receipt)
         .optional()
 }
 
@@ -177,9 +180,4 @@ fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
         Some(reference) => Receipt::Charged { reference },
         None => Receipt::Declined(Decline { code: row.get(1)?, message: row.get(2)? }),
     })
-}
-
-fn micros(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
