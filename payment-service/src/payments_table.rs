@@ -98,3 +98,58 @@ pub fn unfinished(table: &Connection) -> rusqlite::Result<Vec<StreamId>> {
         .query_map([], |row| row.get(0).map(StreamId))?
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use event_sourcing::{
+        aggregate::{Envelope, Payload as _},
+        event::{EventId, Position, Version, now},
+        money::Money,
+    };
+
+    use super::*;
+
+    fn event(order: StreamId, time: SystemTime, event: &PaymentEvent) -> Event {
+        let envelope = Envelope { id: EventId::generate(), stream: order, version: Version(1), time };
+        Event {
+            position: Position(1),
+            stream: order,
+            version: envelope.version,
+            id: envelope.id,
+            event_type: event.event_type().to_owned(),
+            time,
+            causation: None,
+            traceparent: None,
+            payload: event.encode(&envelope),
+        }
+    }
+
+    #[test]
+    fn what_is_due_first_comes_first_until_it_is_final() {
+        let table = Connection::open_in_memory().expect("opens");
+        table.execute_batch(PaymentsTable::SCHEMA).expect("a table");
+        let (start, second) = (now(), Duration::from_secs(1));
+        let orders = [0, 1, 2].map(|_| StreamId::generate());
+        let requested = PaymentEvent::Requested(Money::new(500, "USD").expect("valid"));
+        for (order, after) in orders.iter().zip([2, 0, 1]) {
+            PaymentsTable.apply(&table, &event(*order, start + second * after, &requested)).expect("applied");
+        }
+        let due =
+            |limit| -> Vec<_> { waiting(&table, limit).expect("reads").iter().map(|payment| payment.order).collect() };
+        assert_eq!(due(9), [orders[1], orders[2], orders[0]]);
+        assert_eq!(due(1), [orders[1]]);
+
+        postpone(&table, orders[1], start + second * 9).expect("postponed");
+        assert_eq!(due(9), [orders[2], orders[0], orders[1]]);
+        let payment = waiting_for(&table, orders[1]).expect("reads").expect("it waits");
+        assert_eq!((payment.failed_attempts, payment.due), (1, start + second * 9));
+
+        let completed = PaymentEvent::Completed { gateway_reference: "ch".to_owned() };
+        PaymentsTable.apply(&table, &event(orders[2], start, &completed)).expect("applied");
+        postpone(&table, orders[2], start).expect("nothing to postpone");
+        assert_eq!(due(9), [orders[0], orders[1]]);
+        assert_eq!(unfinished(&table).expect("reads").len(), 2);
+    }
+}

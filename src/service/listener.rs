@@ -33,7 +33,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Adds reflection, in both versions that tools speak, to the routes of a gRPC service.
 pub fn with_reflection(services: Routes, descriptors: &[u8]) -> Router {
-    let builder = || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(descriptors);
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET) // for the details of errors
+    };
     let built = "the descriptors were made by the build";
     services
         .add_service(builder().build_v1().expect(built))

@@ -84,6 +84,21 @@ fn what_is_appended_reads_back_and_outlives_the_process() {
     assert_eq!(store.read_all_blocking(Position::START, 1).expect("reads"), read[..1]);
 }
 
+/// Whether the disk has it cannot be tested without cutting the power; that SQLite is told to wait for it can.
+#[test]
+fn a_commit_waits_for_the_disk() {
+    let (_directory, store) = new_store();
+    let (send, receive) = mpsc::channel();
+    let ask = Commit::table(move |table| {
+        let asked = |pragma| table.pragma_query_value(None, pragma, |row| row.get::<_, rusqlite::types::Value>(0));
+        let _ = send.send((asked("synchronous")?, asked("journal_mode")?));
+        Ok(())
+    });
+    store.commit_blocking(ask).expect("asked");
+    let full = 2;
+    assert_eq!(receive.recv().expect("an answer"), (full.into(), "wal".to_owned().into()));
+}
+
 #[test]
 fn a_stream_at_another_version_is_a_conflict_and_nothing_is_stored() {
     let (_directory, store) = new_store();

@@ -8,11 +8,18 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use event_sourcing::service::{call_error::CallError, trace_context::traceparent};
+use event_sourcing::{
+    proto::orders::v1::CreateOrderRequest,
+    service::{
+        call_error::{CallError, Violation},
+        trace_context::traceparent,
+    },
+};
 
 use super::{
     Orders,
     json::{OrderJson, create_order_request, field_name},
+    requests::details,
 };
 
 /// No valid request comes near it.
@@ -29,7 +36,11 @@ pub(super) fn routes(orders: Orders) -> Router {
 async fn create(State(orders): State<Orders>, request: Request) -> Result<Response, CallError> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
-    let request = create_order_request(&read(body).await?).map_err(CallError::Invalid)?;
+    let (request, violations) =
+        create_order_request(&read(body).await?).map_err(|violation| CallError::Invalid(vec![violation]))?;
+    if !violations.is_empty() {
+        return Err(CallError::Invalid(with_the_rest(violations, request)));
+    }
     let order = orders.create(request, traceparent(&head.headers)).await.map_err(with_json_names)?;
     let location =
         HeaderValue::try_from(format!("/orders/{}", order.order_id)).map_err(|_never| CallError::Internal)?;
@@ -58,6 +69,17 @@ async fn read(body: Body) -> Result<Vec<u8>, CallError> {
     // A body that breaks off has nobody left to answer.
     let bytes = body::to_bytes(body, MAX_BODY).await.map_err(|_too_large| CallError::TooLarge { limit: MAX_BODY })?;
     Ok(bytes.into())
+}
+
+/// Adds what is wrong with the fields that could be read.
+fn with_the_rest(mut violations: Vec<Violation>, request: CreateOrderRequest) -> Vec<Violation> {
+    for mut violation in details(request).err().unwrap_or_default() {
+        violation.field = field_name(&violation.field);
+        if !violations.iter().any(|known| known.field == violation.field) {
+            violations.push(violation);
+        }
+    }
+    violations
 }
 
 fn with_json_names(mut error: CallError) -> CallError {

@@ -52,15 +52,14 @@ impl From<Order> for OrderJson {
     }
 }
 
-/// Reads a request to create an order; every field of the wrong type or name is found, not only the first.
+/// Reads a request to create an order, with every field of the wrong type or name: what could be read is there too,
+/// for the rest of it to be checked. An error if it is no JSON object at all.
 ///
 /// A field that is `null` counts as absent, as in the JSON form of protobuf.
-pub(super) fn create_order_request(body: &[u8]) -> Result<CreateOrderRequest, Vec<Violation>> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| vec![Violation::new("body", format!("must be valid JSON: {error}"))])?;
-    let Value::Object(fields) = body else {
-        return Err(vec![Violation::new("body", "must be a JSON object")]);
-    };
+pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, Vec<Violation>), Violation> {
+    let body: Value =
+        serde_json::from_slice(body).map_err(|error| Violation::new("body", format!("must be valid JSON: {error}")))?;
+    let Value::Object(fields) = body else { return Err(Violation::new("body", "must be a JSON object")) };
     let mut request = CreateOrderRequest::default();
     let mut violations = Vec::new();
     for (name, value) in fields {
@@ -77,7 +76,7 @@ pub(super) fn create_order_request(body: &[u8]) -> Result<CreateOrderRequest, Ve
             violations.push(Violation::new(name, problem));
         }
     }
-    if violations.is_empty() { Ok(request) } else { Err(violations) }
+    Ok((request, violations))
 }
 
 /// A whole number, or a string of one, as protobuf writes 64 bits.
@@ -130,7 +129,8 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         let body = br#"{"amount":"500","currencyCode":"EUR","requestId":"r","customerId":null,"metadata":{"k":"v"}}"#;
-        let request = create_order_request(body).expect("valid");
+        let (request, violations) = create_order_request(body).expect("an object");
+        assert_eq!(violations, []);
         assert_eq!(request.amount, 500);
         assert_eq!(request.currency_code, "EUR");
         assert_eq!(request.request_id, "r");
@@ -148,12 +148,16 @@ mod tests {
             (r#"{"amount":true,"currencyCode":5}"#, vec!["amount", "currencyCode"]),
             (r#"{"amount":5,"currency_code":"USD"}"#, vec!["currency_code"]),
             (r#"{"amount":5,"metadata":{"k":1}}"#, vec!["metadata"]),
-            (r#"[]"#, vec!["body"]),
-            (r#"{"amount":5"#, vec!["body"]),
-            ("", vec!["body"]),
         ] {
-            let violations = create_order_request(body.as_bytes()).expect_err(body);
+            let (_, violations) = create_order_request(body.as_bytes()).expect(body);
             assert_eq!(violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(), fields, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_a_bad_body() {
+        for body in ["[]", "5", r#"{"amount":5"#, "", "{}{}", "\u{0}"] {
+            assert_eq!(create_order_request(body.as_bytes()).expect_err(body).field, "body");
         }
     }
 

@@ -67,6 +67,7 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
         (r#"{"amount":5,"metadata":{"UPPER":"v"}}"#, 400, vec![r#"metadata["UPPER"]"#]),
         (&format!("{{\"amount\":5,\"metadata\":{{{too_many}\"k\":\"v\"}}}}"), 400, vec!["metadata"]),
         (r#"{"amount":5,"colour":"red"}"#, 400, vec!["colour"]),
+        (r#"{"amount":"x","colour":"red","currencyCode":"XXL"}"#, 400, vec!["amount", "colour", "currencyCode"]),
         (r#"{"amount":5"#, 400, vec!["body"]),
         (r#"[5]"#, 400, vec!["body"]),
     ];
