@@ -1,0 +1,52 @@
+"""Reads a topic from its beginning to its end as it is now, and prints each record as a line of JSON.
+
+It shares no code with the services: Confluent's client, and protobuf classes made from the published contracts.
+Usage: read_topic.py BROKERS TOPIC MODULE MESSAGE, where MODULE holds the class MESSAGE.
+"""
+
+import importlib
+import json
+import sys
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+
+
+def main(brokers, topic, module, message):
+    event_class = getattr(importlib.import_module(module), message)
+    consumer = Consumer({
+        "bootstrap.servers": brokers,
+        "group.id": "system-tests",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+    })
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+    unread = set(partitions)
+    while unread:
+        record = consumer.poll(30)
+        if record is None:
+            sys.exit(f"{topic}: nothing for 30 s, with partitions {sorted(unread)} unread")
+        if record.error():
+            if record.error().code() != KafkaError._PARTITION_EOF:
+                sys.exit(f"{topic}: {record.error()}")
+            unread.discard(record.partition())
+            continue
+        event = event_class()
+        event.ParseFromString(record.value())
+        headers = {name: value.decode() for name, value in record.headers() or []}
+        print(json.dumps({
+            "partition": record.partition(),
+            "offset": record.offset(),
+            "key": record.key().decode(),
+            "id": headers["ce_id"],
+            "sequence": int(headers["ce_sequence"]),
+            "event_id": event.event_id,
+            "order_id": event.order_id,
+            "version": event.version,
+            "event": event.WhichOneof("event"),
+        }))
+    consumer.close()
+
+
+main(*sys.argv[1:])

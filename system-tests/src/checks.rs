@@ -1,0 +1,76 @@
+//! What must be true at the end, of what a foreign reader saw and of the gateway's ledger.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use crate::{load::Books, reader::Record};
+
+/// How much was compared, and what is wrong.
+pub(crate) type Findings = (usize, Vec<String>);
+
+/// Every event once, in the order of its stream, with nothing missing; each order with just these events.
+pub(crate) fn topic(records: &[Record], books: &Books, life: [&str; 2]) -> Findings {
+    let mut findings = Vec::new();
+    let mut ids = HashSet::new();
+    let mut versions: HashMap<&str, u64> = HashMap::new();
+    let mut lives: HashMap<&str, Vec<&str>> = HashMap::new();
+    let mut sorted: Vec<_> = records.iter().collect();
+    sorted.sort_by_key(|record| (record.partition, record.offset));
+    for record in sorted {
+        let place = format!("{}@{} ({})", record.partition, record.offset, record.key);
+        if !ids.insert(&record.id) {
+            findings.push(format!("twice: {place}"));
+        }
+        if record.id != record.event_id || record.key != record.order_id {
+            findings.push(format!("headers and value disagree: {place}"));
+        }
+        let version = versions.entry(&record.key).or_default();
+        *version += 1;
+        if *version != record.version {
+            findings.push(format!("version {} where {version} should be: {place}", record.version));
+        }
+        lives.entry(&record.key).or_default().push(record.event.as_deref().unwrap_or("unknown"));
+    }
+    let mut sequences: Vec<_> = records.iter().map(|record| record.sequence).collect();
+    sequences.sort_unstable();
+    for (sequence, expected) in sequences.iter().zip(1..) {
+        if *sequence != expected {
+            findings.push(format!("missing: sequence {expected}, the next one is {sequence}"));
+            break;
+        }
+    }
+    for order in books.values() {
+        match lives.remove(order.as_str()) {
+            Some(events) if events == life => {}
+            Some(events) => findings.push(format!("order {order} has {events:?}")),
+            None => findings.push(format!("order {order} was answered and is not there")),
+        }
+    }
+    findings.extend(lives.keys().map(|order| format!("order {order} is there and was never answered")));
+    (records.len(), findings)
+}
+
+/// Each order charged once, and nothing else.
+pub(crate) fn ledger(charges: &HashMap<String, u64>, books: &Books) -> Findings {
+    let mut findings = Vec::new();
+    for order in books.values() {
+        match charges.get(order) {
+            Some(1) => {}
+            charges => findings.push(format!("order {order} was charged {} times", charges.unwrap_or(&0))),
+        }
+    }
+    if charges.len() > books.len() {
+        findings.push(format!("{} orders were charged, {} were placed", charges.len(), books.len()));
+    }
+    (charges.len(), findings)
+}
+
+/// How often each order was charged.
+pub(crate) fn charges(ledger: &Path) -> anyhow::Result<HashMap<String, u64>> {
+    let ledger = rusqlite::Connection::open(ledger)?;
+    let mut query = ledger.prepare("SELECT key, count(*) FROM charges WHERE reference IS NOT NULL GROUP BY key")?;
+    let charges = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    Ok(charges)
+}

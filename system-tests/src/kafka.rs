@@ -1,0 +1,119 @@
+//! A Kafka broker (KRaft) from its jars.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+use crate::{services, tools};
+
+/// Fetches the jars, unless they are there, and returns their directory.
+pub(crate) fn jars(kept: &Path) -> anyhow::Result<PathBuf> {
+    let directory = kept.join("kafka-jars");
+    if !directory.join("complete").exists() {
+        let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/pom.xml");
+        tools::run(
+            Command::new("mvn")
+                .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
+                .arg(pom)
+                .arg(format!("-DoutputDirectory={}", directory.display())),
+        )?;
+        File::create(directory.join("complete"))?;
+    }
+    Ok(directory)
+}
+
+/// A running broker. Killed when dropped.
+pub(crate) struct Kafka {
+    jars: PathBuf,
+    directory: PathBuf,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Kafka {
+    pub(crate) fn start(jars: &Path, directory: &Path) -> anyhow::Result<Self> {
+        let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let (address, controller) = (listeners[0].local_addr()?, listeners[1].local_addr()?);
+        drop(listeners);
+        fs::write(directory.join("server.properties"), properties(directory, address, controller))?;
+        tools::run(java(jars, directory).args([
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            "MkU3OEVBNTcwNTJENDM2Qg",
+            "-c",
+            "server.properties",
+        ]))?;
+        let process = spawn(jars, directory, address)?;
+        Ok(Self { jars: jars.to_owned(), directory: directory.to_owned(), address, process })
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        services::signal(&self.process, "-TERM")?;
+        self.start_again()
+    }
+
+    pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.start_again()
+    }
+
+    fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process.wait()?;
+        self.process = spawn(&self.jars, &self.directory, self.address)?;
+        Ok(())
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn java(jars: &Path, directory: &Path) -> Command {
+    let mut command = Command::new("java");
+    command.current_dir(directory).args(["-Xmx512m", "-cp"]).arg(jars.join("*"));
+    command
+}
+
+fn spawn(jars: &Path, directory: &Path, address: SocketAddr) -> anyhow::Result<Child> {
+    let log = File::options().create(true).append(true).open(directory.join("kafka.log"))?;
+    let mut command = java(jars, directory);
+    command.args(["kafka.Kafka", "server.properties"]).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
+    let mut process = command.spawn().context("cannot start the broker")?;
+    services::wait_until_it_listens(&mut process, address).context("the broker does not come up")?;
+    Ok(process)
+}
+
+fn properties(directory: &Path, address: SocketAddr, controller: SocketAddr) -> String {
+    let directory = directory.display();
+    format!(
+        "\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{controller}
+listeners=PLAINTEXT://{address},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{address}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={directory}/kafka
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+auto.create.topics.enable=false
+"
+    )
+}

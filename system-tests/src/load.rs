@@ -1,0 +1,118 @@
+//! The load, and its books: which order each request id was answered with.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+/// Callers at the same time; each waits for its answer.
+const CALLERS: u64 = 8;
+
+/// The pause of a caller between two calls: together they place some 350 orders a second, for long enough that
+/// every fault has its share.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long one caller keeps repeating one call.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The answered order of each request id.
+pub(crate) type Books = HashMap<String, String>;
+
+pub(crate) struct Load {
+    callers: Vec<JoinHandle<anyhow::Result<()>>>,
+    placed: Arc<AtomicU64>,
+    books: Arc<Mutex<Books>>,
+}
+
+impl Load {
+    /// Starts placing this many orders.
+    #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+    pub(crate) fn start(url: &str, orders: u64) -> Self {
+        let (placed, books) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Books::new())));
+        let callers = (0..CALLERS)
+            .map(|caller| {
+                let (url, placed, books) = (url.to_owned(), Arc::clone(&placed), Arc::clone(&books));
+                thread::spawn(move || {
+                    let agent = agent();
+                    for number in (caller..orders).step_by(CALLERS as usize) {
+                        let request_id = format!("order-{number}");
+                        let order_id = place_until_answered(&agent, &url, &request_id)?;
+                        books.lock().unwrap_or_else(PoisonError::into_inner).insert(request_id, order_id);
+                        placed.fetch_add(1, Ordering::Relaxed);
+                        thread::sleep(PAUSE);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        Self { callers, placed, books }
+    }
+
+    pub(crate) fn placed(&self) -> u64 {
+        self.placed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many orders are placed.
+    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    pub(crate) fn wait_for(&self, orders: u64) -> anyhow::Result<()> {
+        while self.placed() < orders {
+            if self.callers.iter().all(JoinHandle::is_finished) {
+                bail!("the callers have given up after {} orders", self.placed());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Waits for the last order, and returns the books.
+    pub(crate) fn finish(self) -> anyhow::Result<Books> {
+        for caller in self.callers {
+            caller.join().map_err(|_panic| anyhow::anyhow!("a caller panicked"))??;
+        }
+        Ok(std::mem::take(&mut self.books.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// Repeats some calls whose answers are known: how many, and what was answered otherwise.
+pub(crate) fn repeat(url: &str, books: &Books, calls: usize) -> anyhow::Result<(usize, Vec<String>)> {
+    let agent = agent();
+    let mut findings = Vec::new();
+    for (request_id, order_id) in books.iter().take(calls) {
+        let again = place_until_answered(&agent, url, request_id)?;
+        if again != *order_id {
+            findings.push(format!("{request_id} was answered with {order_id}, and now with {again}"));
+        }
+    }
+    Ok((calls.min(books.len()), findings))
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into()
+}
+
+/// Makes one call until it has an answer, with the same request id each time, as a careful caller does.
+#[expect(clippy::disallowed_methods, reason = "a short pause before it tries again")]
+fn place_until_answered(agent: &ureq::Agent, url: &str, request_id: &str) -> anyhow::Result<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match place(agent, url, request_id) {
+            Ok(order_id) => return Ok(order_id),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("placing {request_id}"))),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn place(agent: &ureq::Agent, url: &str, request_id: &str) -> anyhow::Result<String> {
+    let order: Value =
+        agent.post(url).send_json(json!({"amount": 500, "requestId": request_id}))?.body_mut().read_json()?;
+    order["orderId"].as_str().map(str::to_owned).context("an order without an id")
+}

@@ -1,0 +1,73 @@
+//! The reader that shares no code with the services: Python, with Confluent's client.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Deserialize;
+
+use crate::tools;
+
+/// A record, as the reader decoded it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) key: String,
+    /// The header `ce_id`.
+    pub(crate) id: String,
+    /// The header `ce_sequence`.
+    pub(crate) sequence: u64,
+    pub(crate) event_id: String,
+    pub(crate) order_id: String,
+    pub(crate) version: u64,
+    /// The name of what is set in the `oneof`.
+    pub(crate) event: Option<String>,
+}
+
+pub(crate) struct Reader {
+    python: PathBuf,
+    classes: PathBuf,
+}
+
+impl Reader {
+    /// Makes a virtual environment unless it is there, and the protobuf classes from the contracts.
+    pub(crate) fn prepare(kept: &Path) -> anyhow::Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let environment = kept.join("venv");
+        let python = environment.join("bin/python");
+        if !environment.join("complete").exists() {
+            tools::run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+            let requirements = here.join("reader/requirements.txt");
+            tools::run(Command::new(&python).args(["-m", "pip", "install", "-q", "-r"]).arg(requirements))?;
+            fs::write(environment.join("complete"), "")?;
+        }
+        let (proto, classes) = (here.join("../proto"), kept.join("classes"));
+        fs::create_dir_all(&classes)?;
+        tools::run(
+            Command::new(&python)
+                .args(["-m", "grpc_tools.protoc", "-I"])
+                .arg(&proto)
+                .arg(format!("--python_out={}", classes.display()))
+                .args(["orders/events/v1/order_event.proto", "payments/events/v1/payment_event.proto"]),
+        )?;
+        Ok(Self { python, classes })
+    }
+
+    /// Everything that a `read_committed` reader sees of the topic now.
+    pub(crate) fn read(&self, brokers: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
+        let (module, message) = match topic {
+            "order-events" => ("orders.events.v1.order_event_pb2", "OrderEvent"),
+            _ => ("payments.events.v1.payment_event_pb2", "PaymentEvent"),
+        };
+        let lines = tools::run(
+            Command::new(&self.python)
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("reader/read_topic.py"))
+                .args([brokers, topic, module, message])
+                .env("PYTHONPATH", &self.classes),
+        )?;
+        lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}

@@ -1,0 +1,32 @@
+//! Programs of others that the tests run.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+/// What must be on the machine, and why.
+const NEEDED: [(&str, &str, &str); 3] = [
+    ("java", "-version", "Java 17 or later runs the broker"),
+    ("mvn", "-version", "Maven fetches the broker's jars"),
+    ("python3", "--version", "Python 3 runs the reader"),
+];
+
+/// Says everything that is missing, or nothing.
+pub(crate) fn require() -> anyhow::Result<()> {
+    let missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|(program, version, _)| Command::new(program).arg(version).output().is_err())
+        .map(|(program, _, why)| format!("{program} ({why})"))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { bail!("missing on this machine: {}", missing.join(", ")) }
+}
+
+/// Runs a program to its end; what it printed is part of the error.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{command:?} ended with {}:\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
+}
