@@ -117,7 +117,8 @@ type Offsets = HashMap<i32, i64>;
 impl<A: Aggregate> Inbox<A> {
     /// Reads until asked to stop.
     pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
-        let mut backoff = Backoff::new("the inbox waits", "the inbox reads again");
+        let topic = &self.topic;
+        let mut backoff = Backoff::new(format!("waiting to read {topic}"), format!("reading {topic} again"));
         let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
         loop {
             let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters);

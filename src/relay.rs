@@ -131,7 +131,9 @@ impl From<ReadError> for Ending {
 impl Relay {
     /// Publishes until asked to stop. What is not published by then is published after the next start.
     pub fn run(self, stop: &Stop) -> Result<(), RelayError> {
-        let mut backoff = Backoff::new("the relay waits for Kafka", "the relay publishes again");
+        let topic = &self.topic.name;
+        let mut backoff =
+            Backoff::new(format!("waiting to publish to {topic}"), format!("publishing to {topic} again"));
         loop {
             let Err(ending) = self.publish(stop, &mut backoff);
             match ending {

@@ -12,13 +12,13 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub struct Backoff {
     pause: Duration,
     said: bool,
-    broken: &'static str,
-    healed: &'static str,
+    broken: String,
+    healed: String,
 }
 
 impl Backoff {
     /// The words for the two lines.
-    pub fn new(broken: &'static str, healed: &'static str) -> Self {
+    pub fn new(broken: String, healed: String) -> Self {
         Self { pause: SHORTEST, said: false, broken, healed }
     }
 
