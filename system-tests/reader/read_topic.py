@@ -1,7 +1,8 @@
 """Reads a topic from its beginning to its end as it is now, and prints each record as a line of JSON.
 
 It shares no code with the services: Confluent's client, and protobuf classes made from the published contracts.
-Usage: read_topic.py BROKERS TOPIC MODULE MESSAGE, where MODULE holds the class MESSAGE.
+Usage: read_topic.py BROKERS TOPIC [MODULE MESSAGE], where MODULE holds the class MESSAGE. Without them the values are
+printed as the text they are.
 """
 
 import importlib
@@ -11,8 +12,8 @@ import sys
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 
-def main(brokers, topic, module, message):
-    event_class = getattr(importlib.import_module(module), message)
+def main(brokers, topic, module=None, message=None):
+    event_class = module and getattr(importlib.import_module(module), message)
     consumer = Consumer({
         "bootstrap.servers": brokers,
         "group.id": "system-tests",
@@ -31,6 +32,9 @@ def main(brokers, topic, module, message):
             if record.error().code() != KafkaError._PARTITION_EOF:
                 sys.exit(f"{topic}: {record.error()}")
             unread.discard(record.partition())
+            continue
+        if event_class is None:
+            print(record.value().decode())
             continue
         event = event_class()
         event.ParseFromString(record.value())

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{services, tools};
+use crate::{proxy::Proxy, services, tools};
 
 /// Fetches the jars, unless they are there, and returns their directory.
 pub(crate) fn jars(kept: &Path) -> anyhow::Result<PathBuf> {
@@ -37,10 +37,25 @@ pub(crate) struct Kafka {
 
 impl Kafka {
     pub(crate) fn start(jars: &Path, directory: &Path) -> anyhow::Result<Self> {
-        let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let (address, controller) = (listeners[0].local_addr()?, listeners[1].local_addr()?);
-        drop(listeners);
-        fs::write(directory.join("server.properties"), properties(directory, address, controller))?;
+        let address = free_address()?;
+        Self::start_advertised(jars, directory, address, address)
+    }
+
+    /// A broker that clients find only through the proxy.
+    pub(crate) fn start_behind_a_proxy(jars: &Path, directory: &Path) -> anyhow::Result<(Self, Proxy)> {
+        let address = free_address()?;
+        let proxy = Proxy::start(address)?;
+        Ok((Self::start_advertised(jars, directory, address, proxy.address())?, proxy))
+    }
+
+    fn start_advertised(
+        jars: &Path,
+        directory: &Path,
+        address: SocketAddr,
+        advertised: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let controller = free_address()?;
+        fs::write(directory.join("server.properties"), properties(directory, address, advertised, controller))?;
         tools::run(java(jars, directory).args([
             "kafka.tools.StorageTool",
             "format",
@@ -55,6 +70,13 @@ impl Kafka {
 
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Makes a topic with one partition.
+    pub(crate) fn create_topic(&self, name: &str) -> anyhow::Result<()> {
+        let broker = self.address();
+        let args = ["--bootstrap-server", &broker, "--create", "--partitions", "1", "--topic", name];
+        tools::run(java(&self.jars, &self.directory).arg("org.apache.kafka.tools.TopicCommand").args(args)).map(drop)
     }
 
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
@@ -81,6 +103,10 @@ impl Drop for Kafka {
     }
 }
 
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 fn java(jars: &Path, directory: &Path) -> Command {
     let mut command = Command::new("java");
     command.current_dir(directory).args(["-Xmx512m", "-cp"]).arg(jars.join("*"));
@@ -96,7 +122,7 @@ fn spawn(jars: &Path, directory: &Path, address: SocketAddr) -> anyhow::Result<C
     Ok(process)
 }
 
-fn properties(directory: &Path, address: SocketAddr, controller: SocketAddr) -> String {
+fn properties(directory: &Path, address: SocketAddr, advertised: SocketAddr, controller: SocketAddr) -> String {
     let directory = directory.display();
     format!(
         "\
@@ -104,7 +130,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
 listeners=PLAINTEXT://{address},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{address}
+advertised.listeners=PLAINTEXT://{advertised}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={directory}/kafka

@@ -7,7 +7,9 @@
 
 mod checks;
 mod kafka;
+mod late_commit;
 mod load;
+mod proxy;
 mod reader;
 mod services;
 mod tools;
@@ -77,6 +79,10 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let reader = Reader::prepare(&kept)?;
     let programs = services::build()?;
 
+    println!("a late commit, held back by a proxy:");
+    let late_commit = (1, late_commit::run(&jars, &reader)?);
+
+    println!("load and faults:");
     let directory = tempfile::tempdir().context("cannot make a directory")?;
     let kafka = Kafka::start(&jars, directory.path())?;
     let services = Services::start(&programs, directory.path(), &kafka.address())?;
@@ -114,6 +120,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         ("payment-events", checks::topic(&payments, &books, ["payment_requested", "payment_completed"])),
         ("ledger", checks::ledger(&charges, &books)),
         ("repeats", again),
+        ("late commit", late_commit),
     ];
     println!("\n{:<16} {:>9} {:>9}", "", "compared", "findings");
     for (what, (compared, found)) in &findings {

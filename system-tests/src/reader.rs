@@ -62,12 +62,17 @@ impl Reader {
             "order-events" => ("orders.events.v1.order_event_pb2", "OrderEvent"),
             _ => ("payments.events.v1.payment_event_pb2", "PaymentEvent"),
         };
-        let lines = tools::run(
-            Command::new(&self.python)
-                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("reader/read_topic.py"))
-                .args([brokers, topic, module, message])
-                .env("PYTHONPATH", &self.classes),
-        )?;
+        let lines = self.run(&[brokers, topic, module, message])?;
         lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// The same of a topic whose values are text.
+    pub(crate) fn read_values(&self, brokers: &str, topic: &str) -> anyhow::Result<Vec<String>> {
+        Ok(self.run(&[brokers, topic])?.lines().map(str::to_owned).collect())
+    }
+
+    fn run(&self, args: &[&str]) -> anyhow::Result<String> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("reader/read_topic.py");
+        tools::run(Command::new(&self.python).arg(program).args(args).env("PYTHONPATH", &self.classes))
     }
 }
