@@ -14,7 +14,7 @@ use event_sourcing::{
     inbox::Inbox,
     kafka::{client::Client, dead_letters},
     relay::{Cluster, Relay},
-    service::{failure::Failure, listener, stop::Shutdown, supervisor::Supervisor},
+    service::{failure::Failure, health::Health, listener, stop::Shutdown, supervisor::Supervisor},
     store::{Owner, Store},
 };
 use tokio::net::TcpListener;
@@ -69,10 +69,12 @@ pub async fn run(
         message: order_event::MESSAGE,
         cluster,
     };
-    let routes = api::routes(store);
+    let health = Health::new(&store, "orders.v1.OrderService");
+    let routes = api::routes(store, &health);
 
     // They stop in this order: no more calls, no more records, then what is in hand is published.
     let mut service = Supervisor::new(shutdown);
+    service.task("health", |stop| health.run(stop));
     service.task("listener", |stop| listener::serve(listener, routes, stop));
     service.thread("inbox", |stop| inbox.run(stop));
     service.thread("relay", |stop| relay.run(stop));

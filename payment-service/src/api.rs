@@ -1,4 +1,4 @@
-//! `payments.v1.PaymentService`, with reflection for callers that have no proto file.
+//! `payments.v1.PaymentService`.
 
 use axum::Router;
 use event_sourcing::{
@@ -13,6 +13,7 @@ use event_sourcing::{
     },
     service::{
         call_error::{CallError, Violation},
+        health::Health,
         listener,
     },
     store::Store,
@@ -26,11 +27,11 @@ use crate::{
 };
 
 /// Every route of the service.
-pub(crate) fn routes(store: Store) -> Router {
+pub(crate) fn routes(store: Store, health: &Health) -> Router {
     let service = PaymentServiceServer::new(Payments { store })
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    listener::one_port(listener::with_reflection(Routes::new(service), DESCRIPTORS), Router::new())
+    listener::one_port(Routes::new(service), DESCRIPTORS, Router::new(), health)
 }
 
 struct Payments {

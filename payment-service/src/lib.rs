@@ -18,7 +18,7 @@ use event_sourcing::{
     inbox::Inbox,
     kafka::{client::Client, dead_letters},
     relay::{Cluster, Relay},
-    service::{failure::Failure, listener, stop::Shutdown, supervisor::Supervisor},
+    service::{failure::Failure, health::Health, listener, stop::Shutdown, supervisor::Supervisor},
     store::{Owner, Store},
 };
 use tokio::net::TcpListener;
@@ -78,10 +78,12 @@ pub async fn run(
         message: payment_event::MESSAGE,
         cluster,
     };
-    let routes = api::routes(store);
+    let health = Health::new(&store, "payments.v1.PaymentService");
+    let routes = api::routes(store, &health);
 
     // They stop in this order: no more calls, no more records, no more charges, then what is in hand is published.
     let mut service = Supervisor::new(shutdown);
+    service.task("health", |stop| health.run(stop));
     service.task("listener", |stop| listener::serve(listener, routes, stop));
     service.thread("inbox", |stop| inbox.run(stop));
     service.task("charging", |stop| charging.run(stop));

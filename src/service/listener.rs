@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
-use super::{call_error::CallError, failure::Failure, stop::Stop};
+use super::{call_error::CallError, failure::Failure, health::Health, stop::Stop};
 
 /// How long calls under way may take to finish when the service stops. An idle client could otherwise hold
 /// it for ever (hyper #4170).
@@ -31,23 +31,25 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Adds reflection, in both versions that tools speak, to the routes of a gRPC service.
-pub fn with_reflection(services: Routes, descriptors: &[u8]) -> Router {
-    let builder = || {
+/// All routes of a service: its gRPC services with reflection and health, and HTTP beside them. A gRPC call is told
+/// by its content type, and what is neither it nor an HTTP route is a 404.
+///
+/// # Panics
+/// If the descriptors are not what the build made.
+pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Health) -> Router {
+    let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET) // for the details of errors
     };
     let built = "the descriptors were made by the build";
-    services
-        .add_service(builder().build_v1().expect(built))
-        .add_service(builder().build_v1alpha().expect(built))
-        .into_axum_router()
-}
-
-/// One set of routes: a gRPC call is told by its content type, and what is neither it nor an HTTP route is a 404.
-pub fn one_port(grpc: Router, http: Router) -> Router {
-    http.fallback(async move |request: Request| {
+    let grpc = services
+        .add_service(reflection().build_v1().expect(built))
+        .add_service(reflection().build_v1alpha().expect(built))
+        .add_service(health.grpc())
+        .into_axum_router();
+    http.merge(health.http()).fallback(async move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             grpc.oneshot(request).await.into_response()

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod call_error;
 pub mod cli;
 pub mod failure;
+pub mod health;
 pub mod listener;
 pub mod stop;
 pub mod supervisor;

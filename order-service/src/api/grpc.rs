@@ -1,25 +1,21 @@
-//! `orders.v1.OrderService`, with reflection for callers that have no proto file.
+//! `orders.v1.OrderService`.
 
-use axum::Router;
 use event_sourcing::{
-    proto::orders::{
-        DESCRIPTORS,
-        v1::{
-            CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse,
-            order_service_server::{OrderService, OrderServiceServer},
-        },
+    proto::orders::v1::{
+        CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse,
+        order_service_server::{OrderService, OrderServiceServer},
     },
-    service::{listener, trace_context::traceparent},
+    service::trace_context::traceparent,
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 
 use super::{Orders, SERVICE};
 
-pub(super) fn routes(orders: Orders) -> Router {
+pub(super) fn services(orders: Orders) -> Routes {
     let service = OrderServiceServer::new(orders)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    listener::with_reflection(Routes::new(service), DESCRIPTORS)
+    Routes::new(service)
 }
 
 #[tonic::async_trait]

@@ -9,9 +9,10 @@ use axum::Router;
 use event_sourcing::{
     aggregate::{self, Cause, ExecuteError, Loaded},
     event::StreamId,
-    proto::orders::v1 as message,
+    proto::orders::{DESCRIPTORS, v1 as message},
     service::{
         call_error::{CallError, Violation},
+        health::Health,
         listener,
     },
     store::Store,
@@ -23,9 +24,9 @@ use crate::{
 };
 
 /// Every route of the service.
-pub(crate) fn routes(store: Store) -> Router {
+pub(crate) fn routes(store: Store, health: &Health) -> Router {
     let orders = Orders { store };
-    listener::one_port(grpc::routes(orders.clone()), http::routes(orders))
+    listener::one_port(grpc::services(orders.clone()), DESCRIPTORS, http::routes(orders), health)
 }
 
 /// The calls themselves, whichever way they came.

@@ -2,13 +2,25 @@ use std::collections::HashSet;
 
 use event_sourcing::{
     proto::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderState},
-    testing::read_until,
+    testing::{eventually, read_until},
 };
 use order_service::TOPIC;
-use tonic::{Code, Request};
+use tonic::{Code, Request, transport::Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 use crate::harness::Service;
+
+fn ready(service: &Service) -> u16 {
+    service.get("/readyz").status
+}
+
+async fn health(service: &Service) -> ServingStatus {
+    let channel = Endpoint::from_shared(format!("http://{}", service.address)).expect("an address");
+    let mut health = HealthClient::new(channel.connect().await.expect("connects"));
+    let request = HealthCheckRequest { service: "orders.v1.OrderService".to_owned() };
+    health.check(request).await.expect("answered").into_inner().status()
+}
 
 const UNKNOWN: &str = "01a20859-c427-7384-b47b-d18ff68dd444";
 
@@ -182,13 +194,19 @@ async fn a_store_that_cannot_write_refuses_the_call_and_says_when_to_come_again(
     };
     service.store.commit(limit(1)).await.expect("SQLite takes the current size instead");
     let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64));
+    assert_eq!((health(&service).await, ready(&service)), (ServingStatus::Serving, 200));
     let refused = (0..1000).map(|_| service.post(&large)).find(|answer| answer.status != 201).expect("it runs full");
     assert_eq!((refused.status, refused.body["reason"].as_str()), (503, Some("STORE_UNAVAILABLE")));
     let request = CreateOrderRequest { amount: 5, customer_id: "x".repeat(64), ..Default::default() };
     let status = service.grpc().await.create_order(request).await.expect_err("refused");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.get_error_details().retry_info().is_some());
+    eventually("callers are sent away", || ready(&service) == 503);
+    assert_eq!(health(&service).await, ServingStatus::NotServing);
+    assert_eq!(service.get("/livez").status, 200);
     service.store.commit(limit(100_000)).await.expect("there is room again");
     assert_eq!(service.post(&large).status, 201);
+    eventually("callers may come", || ready(&service) == 200);
+    assert_eq!(health(&service).await, ServingStatus::Serving);
     service.stop().await.expect("a clean stop");
 }
