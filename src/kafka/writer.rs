@@ -22,9 +22,13 @@ const PUT_AWAY: Duration = Duration::from_millis(5);
 
 /// Publishes records atomically, under one fixed `transactional.id`.
 ///
+/// Two producers take turns, each beginning only after the other's commit has returned: one that begins again at once
+/// meets its own last transaction's markers and backs off for 20 ms.
+///
 /// It is taken by value: a producer of unknown fate cannot be used again.
 pub struct Writer {
-    producer: Producer,
+    /// The first one is next.
+    turns: [Producer; 2],
 }
 
 /// How a transaction ended, and who may begin the next one.
@@ -38,35 +42,32 @@ pub struct Ended {
 }
 
 impl Writer {
-    /// Opens a writer. Before it returns, every earlier holder of `transactional_id` is fenced, and what
-    /// it left open is aborted. A fixed id per store does that at once after a crash; a random one would
-    /// hold up every `read_committed` reader until the transaction's timeout.
+    /// Opens a writer. Before it returns, every earlier holder of `transactional_id` is fenced in all its turns, and
+    /// what it left open is aborted. A fixed id per store does that at once after a crash; a random one would hold up
+    /// every `read_committed` reader until the transaction's timeout.
     pub fn open(client: &Client, transactional_id: &str) -> Result<Self, KafkaError> {
-        let producer = Producer::create(&client.transactional_producer(transactional_id))?;
-        let librdkafka = producer.librdkafka();
-        // librdkafka looks for a coordinator at once only over a connection to a broker that it knows by its
-        // number, and else half a second later: the first question finds out the numbers, the second connects.
-        let _ = librdkafka.client().fetch_cluster_id(ANSWER);
-        librdkafka.client().fetch_metadata(None, ANSWER)?;
-        librdkafka.init_transactions(ANSWER)?;
-        Ok(Self { producer })
+        Ok(Self {
+            turns: [open(client, &format!("{transactional_id}-0"))?, open(client, &format!("{transactional_id}-1"))?],
+        })
     }
 
     /// Publishes the records in one transaction. Blocks for some ten seconds at most.
     pub fn commit(self, records: &[Record]) -> Ended {
-        let librdkafka = self.producer.librdkafka();
+        let [producer, other] = self.turns;
+        let librdkafka = producer.librdkafka();
         let (mut transaction, mut action) = Transaction::start();
         let mut error = None;
         loop {
             let began = Instant::now();
             let result = match action {
-                Action::Begin => self.producer.settle(DRAIN).and_then(|()| librdkafka.begin_transaction()),
-                Action::Send => records.iter().try_for_each(|record| self.producer.send(record)),
-                Action::Drain => self.drain(),
+                Action::Begin => producer.settle(DRAIN).and_then(|()| librdkafka.begin_transaction()),
+                Action::Send => records.iter().try_for_each(|record| producer.send(record)),
+                Action::Drain => drain(&producer),
                 Action::Commit => librdkafka.commit_transaction(ANSWER),
                 Action::Abort => librdkafka.abort_transaction(ANSWER),
                 Action::Finish(Finish { outcome, reusable }) => {
-                    return Ended { outcome, writer: reusable.then_some(self), error };
+                    let writer = reusable.then_some(Self { turns: [other, producer] });
+                    return Ended { outcome, writer, error };
                 }
             };
             let took = began.elapsed();
@@ -79,17 +80,28 @@ impl Writer {
             action = transaction.next(Input { result, took });
         }
     }
+}
 
-    /// Waits for the acknowledgements, and then for the moment until librdkafka has put away the last of them:
-    /// a commit that finds one still there polls for a whole 100 ms.
-    fn drain(&self) -> Result<(), KafkaError> {
-        self.producer.wait(DRAIN)?;
-        let began = Instant::now();
-        while self.producer.librdkafka().in_flight_count() > 0 && began.elapsed() < PUT_AWAY {
-            thread::yield_now();
-        }
-        Ok(())
+fn open(client: &Client, transactional_id: &str) -> Result<Producer, KafkaError> {
+    let producer = Producer::create(&client.transactional_producer(transactional_id))?;
+    let librdkafka = producer.librdkafka();
+    // librdkafka looks for a coordinator at once only over a connection to a broker that it knows by its number, and
+    // else half a second later: the first question finds out the numbers, the second connects.
+    let _ = librdkafka.client().fetch_cluster_id(ANSWER);
+    librdkafka.client().fetch_metadata(None, ANSWER)?;
+    librdkafka.init_transactions(ANSWER)?;
+    Ok(producer)
+}
+
+/// Waits for the acknowledgements, and then for the moment until librdkafka has put away the last of them: a commit
+/// that finds one still there polls for a whole 100 ms.
+fn drain(producer: &Producer) -> Result<(), KafkaError> {
+    producer.wait(DRAIN)?;
+    let began = Instant::now();
+    while producer.librdkafka().in_flight_count() > 0 && began.elapsed() < PUT_AWAY {
+        thread::yield_now();
     }
+    Ok(())
 }
 
 fn fault(error: &KafkaError) -> Fault {
