@@ -140,10 +140,10 @@ impl<A: Aggregate> Loaded<A> {
             return Ok(Vec::new());
         }
         let time = event::now();
+        let decided = self.state.decide(command)?;
         if cause.traceparent.is_some() {
             self.traceparent.clone_from(&cause.traceparent);
         }
-        let decided = self.state.decide(command)?;
         Ok(decided
             .into_iter()
             .map(|payload| {

@@ -45,7 +45,7 @@ pub enum Asked<C> {
     Command(StreamId, C),
     /// Nothing: it is of no interest here.
     Nothing,
-    /// It is of a kind that came after this program; skipped and counted.
+    /// It is of a kind that came after this program; skipped.
     Newer,
 }
 
@@ -101,7 +101,6 @@ pub enum InboxError {
 enum Ending {
     Error(InboxError),
     Kafka(KafkaError),
-    Store(CommitError),
     Stop,
 }
 
@@ -126,7 +125,6 @@ impl<A: Aggregate> Inbox<A> {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
                 Ending::Kafka(error) => backoff.wait(stop, &error),
-                Ending::Store(error) => backoff.wait(stop, &error),
             }
         }
     }
@@ -156,9 +154,9 @@ impl<A: Aggregate> Inbox<A> {
             if batch.is_empty() {
                 continue;
             }
-            backoff.reset();
             let moves = self.moves(&cluster, &offsets, &batch);
-            self.handle(&batch, &moves, dead_letters)?;
+            self.handle(&batch, &moves, dead_letters, stop, backoff)?;
+            backoff.reset();
             offsets.extend(moves.iter().map(|moved| (moved.partition.partition, moved.to)));
             tell_kafka(&consumer, &moves);
         }
@@ -170,7 +168,8 @@ impl<A: Aggregate> Inbox<A> {
         for partition in 0..partitions {
             let offset = match offsets.get(&partition) {
                 Some(offset) if !new => Offset::Offset(*offset),
-                _ => Offset::Beginning,
+                // Not the beginning of what is left: records that were deleted before they were read are an error too.
+                _ => Offset::Offset(0),
             };
             list.add_partition_offset(&self.topic, partition, offset)?;
         }
@@ -200,15 +199,17 @@ impl<A: Aggregate> Inbox<A> {
 
     /// librdkafka does not say which partition it was: it is one whose offset is outside of what Kafka has.
     fn offset_lost(&self, consumer: &Consumer, offsets: &Offsets) -> Ending {
-        let lost = offsets.iter().find(|(partition, offset)| {
+        let assigned = consumer.assignment().map(|list| list.count()).unwrap_or_default();
+        let next = |partition: &i32| offsets.get(partition).copied().unwrap_or(0);
+        let lost = (0..i32::try_from(assigned).unwrap_or(i32::MAX)).find(|partition| {
             consumer
-                .fetch_watermarks(&self.topic, **partition, client::ANSWER)
-                .is_ok_and(|(low, high)| !(low..=high).contains(*offset))
+                .fetch_watermarks(&self.topic, *partition, client::ANSWER)
+                .is_ok_and(|(low, high)| !(low..=high).contains(&next(partition)))
         });
         Ending::Error(InboxError::OffsetLost {
             topic: self.topic.clone(),
-            partition: lost.map_or(-1, |(partition, _)| *partition),
-            offset: lost.map(|(_, offset)| *offset),
+            partition: lost.unwrap_or(-1),
+            offset: lost.as_ref().map(next),
         })
     }
 
@@ -226,10 +227,21 @@ impl<A: Aggregate> Inbox<A> {
             .collect()
     }
 
-    /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between.
-    fn handle(&self, batch: &[Received], moves: &[OffsetMove], dead_letters: &mut DeadLetters) -> Result<(), Ending> {
+    /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between, or when
+    /// the store could not write.
+    fn handle(
+        &self,
+        batch: &[Received],
+        moves: &[OffsetMove],
+        dead_letters: &mut DeadLetters,
+        stop: &Stop,
+        backoff: &mut Backoff,
+    ) -> Result<(), Ending> {
         let mut set_aside = vec![false; batch.len()];
         loop {
+            if stop.is_requested() {
+                return Err(Ending::Stop);
+            }
             let mut effects = Effects::<A>::new(&self.store);
             for (record, set_aside) in batch.iter().zip(&mut set_aside) {
                 let Err(reason) = effects.add(record, self.reader)? else { continue };
@@ -242,9 +254,8 @@ impl<A: Aggregate> Inbox<A> {
             match self.store.commit_blocking(commit) {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict { .. }) => {}
-                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
-                    return Err(Ending::Store(error));
-                }
+                // The batch stays in hand, so that nothing of it is set aside twice.
+                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => backoff.wait(stop, &error),
                 Err(error @ (CommitError::OffsetMoved { .. } | CommitError::Closed)) => {
                     return Err(Ending::Error(InboxError::Commit(error)));
                 }

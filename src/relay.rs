@@ -11,7 +11,7 @@ use rdkafka::error::KafkaError;
 use crate::{
     event::{Event, Position, StreamId},
     kafka::{
-        checkpoint,
+        checkpoint::{self, Checkpoint},
         client::Client,
         record::{Record, Source},
         topics::{self, Topic},
@@ -64,8 +64,11 @@ pub enum RelayError {
         /// The name that it has taken over.
         transactional_id: String,
     },
-    /// The store is older than what was published from it.
-    #[error("the store ends at {head}, but was published up to {checkpoint}: an older copy of it was restored")]
+    /// The store does not have what was published from it.
+    #[error(
+        "the store, which ends at {head}, does not have the event that was published from it at {checkpoint}: \
+         an older copy of it was restored; restore the newest one"
+    )]
     StoreBehind {
         /// The store's newest position.
         head: Position,
@@ -156,14 +159,14 @@ impl Relay {
         // Only now is the checkpoint final: the writer's opening has ended whatever its predecessor left open.
         let checkpoint = checkpoint::read(&self.client, &self.checkpoints().name, self.store.id())?;
         let mut position = match checkpoint {
-            Some(position) => position,
+            Some(checkpoint) => self.agree(checkpoint)?,
             None => {
                 let position;
                 (writer, position) = self.begin(writer)?;
                 position
             }
         };
-        self.check(partitions, position)?;
+        self.check(partitions)?;
         backoff.reset();
         tracing::info!(topic = self.topic.name, position = position.0, "publishing");
 
@@ -173,8 +176,9 @@ impl Relay {
                 .ok_or(Ending::Stop)?
                 .map_err(|_closed| Ending::Stop)?;
             let events = self.store.read_all_blocking(position, BATCH)?;
-            let Some(last) = events.last().map(|event| event.position) else { continue };
-            let Ended { outcome, writer: next, error } = writer.commit(&self.records(&events, last));
+            let Some((last, last_id)) = events.last().map(|event| (event.position, event.id)) else { continue };
+            let Ended { outcome, writer: next, error } =
+                writer.commit(&self.records(&events, Checkpoint { position: last, event: Some(last_id) }));
             match outcome {
                 Outcome::Committed => {
                     position = last;
@@ -216,9 +220,24 @@ impl Relay {
                 (Position::START, Vec::new())
             }
         };
-        // A checkpoint comes first, so that a missing one always means that something was lost.
-        match writer.commit(&self.records(&events, position)) {
-            Ended { outcome: Outcome::Committed, writer: Some(writer), .. } => Ok((writer, position)),
+        let mut writer = writer;
+        for batch in events.chunks(BATCH) {
+            writer = self.commit(writer, &self.records_of(batch))?;
+        }
+        // The checkpoint comes before the first event of the log, so that a missing one always means that it was lost.
+        let before = Position(position.0.saturating_sub(1));
+        let event = match position {
+            Position::START => None,
+            _ => self.store.read_all_blocking(before, 1)?.first().map(|event| event.id),
+        };
+        let writer = self.commit(writer, &self.records(&[], Checkpoint { position, event }))?;
+        Ok((writer, position))
+    }
+
+    /// Commits, or ends the session.
+    fn commit(&self, writer: Writer, records: &[Record]) -> Result<Writer, Ending> {
+        match writer.commit(records) {
+            Ended { outcome: Outcome::Committed, writer: Some(writer), .. } => Ok(writer),
             Ended { outcome: Outcome::Fenced, .. } => {
                 Err(Ending::Error(RelayError::Fenced { transactional_id: self.transactional_id() }))
             }
@@ -238,12 +257,21 @@ impl Relay {
         Ok(events)
     }
 
-    /// Refuses what a person must look at, and remembers what the next start is to be compared with.
-    fn check(&self, partitions: i32, checkpoint: Position) -> Result<(), Ending> {
-        let head = *self.store.head().borrow();
-        if checkpoint > head {
-            return Err(Ending::Error(RelayError::StoreBehind { head, checkpoint }));
+    /// Refuses a store that does not have what was published from it: its head alone would not tell, for an older
+    /// copy goes on from where it ends.
+    fn agree(&self, checkpoint: Checkpoint) -> Result<Position, Ending> {
+        let Checkpoint { position, event } = checkpoint;
+        let before = Position(position.0.saturating_sub(1));
+        let own = self.store.read_all_blocking(before, 1)?.first().map(|event| event.id);
+        if position > Position::START && own != event {
+            let head = *self.store.head().borrow();
+            return Err(Ending::Error(RelayError::StoreBehind { head, checkpoint: position }));
         }
+        Ok(position)
+    }
+
+    /// Refuses another number of partitions, and remembers what the next start is to be compared with.
+    fn check(&self, partitions: i32) -> Result<(), Ending> {
         if matches!(self.cluster, Cluster::New { .. }) {
             return Ok(());
         }
@@ -263,14 +291,19 @@ impl Relay {
         }
     }
 
-    fn records(&self, events: &[Event], position: Position) -> Vec<Record> {
+    fn records(&self, events: &[Event], checkpoint: Checkpoint) -> Vec<Record> {
+        let mut records = self.records_of(events);
+        records.push(checkpoint::record(&self.checkpoints().name, self.store.id(), checkpoint));
+        records
+    }
+
+    fn records_of(&self, events: &[Event]) -> Vec<Record> {
         let source = Source {
             topic: self.topic.name.clone(),
             uri: format!("/{}/{}", self.service, self.store.id()),
             message: self.message,
         };
-        let checkpoint = checkpoint::record(&self.checkpoints().name, self.store.id(), position);
-        events.iter().map(|event| Record::of(event, &source)).chain([checkpoint]).collect()
+        events.iter().map(|event| Record::of(event, &source)).collect()
     }
 
     fn checkpoints(&self) -> Topic {

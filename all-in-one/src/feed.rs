@@ -40,7 +40,10 @@ pub(crate) fn run(client: &Client, started: SystemTime, stop: &Stop) -> Result<(
         let first = tail.next(Duration::from_millis(100));
         let mut batch: Vec<_> = first.into_iter().chain(iter::from_fn(|| tail.next(Duration::ZERO))).collect();
         // Kafka orders the records of one partition; what came together from several is shown as it happened.
-        batch.sort_by(|one, other| one.header("ce_time").cmp(&other.header("ce_time")));
+        batch.sort_by_key(|record| {
+            let time: Option<Timestamp> = record.header("ce_time").and_then(|time| time.parse().ok());
+            time.map(|time| (time.seconds, time.nanos))
+        });
         for record in &batch {
             let line = line(record, SystemTime::now(), started, &mut orders);
             let _ = writeln!(io::stdout(), "{line}"); // a closed terminal is no reason to stop

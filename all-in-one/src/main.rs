@@ -43,9 +43,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     fs::create_dir_all(&config.data_dir).map_err(|error| {
         Failure::configuration(format!("cannot use the directory {}: {error}", config.data_dir.display()))
     })?;
-    let order_listener = listener::bind(config.listen).await?;
-    let payment_listener = listener::bind(config.payment_listen).await?;
-    let kafka_listener = listener::bind(config.kafka_listen).await?;
+    let order_listener = listener::bind(config.listen, "--listen").await?;
+    let payment_listener = listener::bind(config.payment_listen, "--payment-listen").await?;
+    let kafka_listener = listener::bind(config.kafka_listen, "--kafka-listen").await?;
     let kafka = kafka_listener.local_addr().map_err(Failure::configuration)?;
     let (order_config, payment_config) = (config.order_service(kafka), config.payment_service(kafka));
     let orders = order_service::open_store(&order_config)?;

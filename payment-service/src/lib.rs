@@ -81,7 +81,7 @@ pub async fn run(
     let health = Health::new(&store, "payments.v1.PaymentService");
     let routes = api::routes(store, &health);
 
-    // They stop in this order: no more calls, no more records, no more charges, then what is in hand is published.
+    // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
     service.task("health", |stop| health.run(stop));
     service.task("listener", |stop| listener::serve(listener, routes, stop));

@@ -21,7 +21,7 @@ async fn main() -> ExitCode {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let shutdown = stop::on_signals().map_err(Failure::configuration)?;
-    let listener = listener::bind(config.listen).await?;
+    let listener = listener::bind(config.listen, "--listen").await?;
     let store = payment_service::open_store(&config)?;
     payment_service::run(store, config, listener, Cluster::Existing, shutdown).await
 }

@@ -14,10 +14,16 @@ use super::{
     client::{self, ANSWER, Client, Consumer},
     record::Record,
 };
-use crate::{event::Position, store::StoreId};
+use crate::{
+    event::{EventId, Position},
+    store::StoreId,
+};
 
 /// The topic has one partition: checkpoints are few and their order matters.
 const PARTITION: i32 = 0;
+
+/// Longer than a transaction may be open.
+const DECIDED: Duration = Duration::from_secs(15);
 
 /// How many offsets at the topic's end are read first. Each publish leaves a record and a marker there.
 const FIRST_LOOK: i64 = 200;
@@ -27,13 +33,24 @@ pub fn topic_of(service: &str) -> String {
     format!("{service}.checkpoints")
 }
 
-/// The record that says: everything up to `position` is published.
-pub fn record(topic: &str, store: StoreId, position: Position) -> Record {
+/// A checkpoint: everything up to a position is published, and which event that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The position.
+    pub position: Position,
+    /// The event at that position: another store, or an older copy that went its own way, has another one there.
+    pub event: Option<EventId>,
+}
+
+/// The record of a checkpoint.
+pub fn record(topic: &str, store: StoreId, checkpoint: Checkpoint) -> Record {
+    let Checkpoint { position, event } = checkpoint;
+    let value = event.map_or_else(|| position.to_string(), |event| format!("{position} {event}"));
     Record {
         topic: topic.to_owned(),
         partition: Some(PARTITION),
         key: Some(store.to_string().into_bytes()),
-        value: Some(position.to_string().into_bytes()),
+        value: Some(value.into_bytes()),
         headers: Vec::new(),
     }
 }
@@ -41,12 +58,12 @@ pub fn record(topic: &str, store: StoreId, position: Position) -> Record {
 /// Reads the newest checkpoint of a store; `None` when there is none.
 ///
 /// What it reads is final only after every writer of the store's `transactional.id` was opened anew.
-pub fn read(client: &Client, topic: &str, store: StoreId) -> Result<Option<Position>, KafkaError> {
+pub fn read(client: &Client, topic: &str, store: StoreId) -> Result<Option<Checkpoint>, KafkaError> {
     let mut config = client.consumer("checkpoints"); // no offsets are ever committed under it
     config.set("enable.partition.eof", "true");
     config.set("fetch.wait.max.ms", "10"); // the end is told by an empty fetch
     let consumer: Consumer = client::create(&config)?;
-    let (low, high) = consumer.fetch_watermarks(topic, PARTITION, ANSWER)?;
+    let (low, high) = wait_for_the_end(client, &consumer, topic)?;
     let mut look = FIRST_LOOK;
     loop {
         let start = low.max(high - look);
@@ -58,7 +75,31 @@ pub fn read(client: &Client, topic: &str, store: StoreId) -> Result<Option<Posit
     }
 }
 
-fn newest_since(consumer: &Consumer, topic: &str, store: StoreId, start: i64) -> Result<Option<Position>, KafkaError> {
+/// The first offset of the topic and the one after its last, once everything before that is decided.
+///
+/// Other stores write here too, and a `read_committed` reader ends where the first of their open transactions begins:
+/// a newer checkpoint of this store may be behind it. That lasts for as long as their transactions may.
+fn wait_for_the_end(client: &Client, consumer: &Consumer, topic: &str) -> Result<(i64, i64), KafkaError> {
+    let (_, end) = client.questions()?.fetch_watermarks(topic, PARTITION, ANSWER)?;
+    let deadline = Instant::now() + DECIDED;
+    loop {
+        let (low, decided) = consumer.fetch_watermarks(topic, PARTITION, ANSWER)?;
+        if decided >= end {
+            return Ok((low, decided));
+        }
+        if Instant::now() > deadline {
+            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        }
+        consumer.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
+    }
+}
+
+fn newest_since(
+    consumer: &Consumer,
+    topic: &str,
+    store: StoreId,
+    start: i64,
+) -> Result<Option<Checkpoint>, KafkaError> {
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic, PARTITION, Offset::Offset(start))?;
     consumer.assign(&assignment)?;
@@ -70,7 +111,7 @@ fn newest_since(consumer: &Consumer, topic: &str, store: StoreId, start: i64) ->
             Some(Ok(record)) => {
                 deadline = Instant::now() + ANSWER;
                 if record.key() == Some(key.as_bytes()) {
-                    newest = Some(position(record.payload())?);
+                    newest = Some(parse(record.payload())?);
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
@@ -85,9 +126,15 @@ fn newest_since(consumer: &Consumer, topic: &str, store: StoreId, start: i64) ->
     }
 }
 
-fn position(value: Option<&[u8]>) -> Result<Position, KafkaError> {
-    value
-        .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
-        .map(Position)
-        .ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))
+fn parse(value: Option<&[u8]>) -> Result<Checkpoint, KafkaError> {
+    let parsed = value.and_then(|value| {
+        let mut words = std::str::from_utf8(value).ok()?.split(' ');
+        let position = Position(words.next()?.parse().ok()?);
+        let event = match words.next() {
+            Some(id) => Some(EventId::parse(id)?),
+            None => None,
+        };
+        Some(Checkpoint { position, event })
+    });
+    parsed.ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))
 }

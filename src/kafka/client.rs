@@ -20,6 +20,9 @@ pub(crate) const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 /// How long a dead producer's open transaction can hold up readers, when no successor ends it sooner.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The largest record that topics made here take, in bytes: twice the broker's default.
+pub(crate) const MAX_RECORD: &str = "2097152";
+
 /// How long one question to the cluster may take before it counts as unanswered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,8 @@ impl Client {
     /// A producer that loses and doubles nothing while it lives.
     pub(crate) fn producer(&self) -> ClientConfig {
         let mut config = self.base();
+        // What is set aside is a record of another producer, as large as a broker takes, and our headers.
+        config.set("message.max.bytes", MAX_RECORD);
         // Batches come from what has piled up in the store; waiting here would only add to the latency.
         config.set("linger.ms", "0");
         config.set("enable.idempotence", "true");
@@ -86,7 +91,10 @@ impl Client {
     /// For questions about the cluster. A consumer, because a producer's question about a topic makes it on
     /// clusters that allow that; and without a group, which would take 100 ms to leave.
     pub(crate) fn questions(&self) -> Result<Consumer, KafkaError> {
-        create(&self.base())
+        let mut config = self.base();
+        // Where a topic ends is asked with whatever is still undecided.
+        config.set("isolation.level", "read_uncommitted");
+        create(&config)
     }
 
     /// For making topics.

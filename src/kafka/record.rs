@@ -1,6 +1,9 @@
 //! How an event looks on a topic: CloudEvents 1.0, binary mode, with the order of the log in `ce_sequence`.
 
-use std::fmt;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use prost_types::Timestamp;
 use rdkafka::{
@@ -9,7 +12,10 @@ use rdkafka::{
     producer::BaseRecord,
 };
 
-use crate::event::{Event, EventId, StreamId};
+use crate::{
+    event::{Event, EventId, StreamId},
+    service::trace_context,
+};
 
 /// A record that is yet to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +104,13 @@ pub struct Received {
 
 impl Received {
     pub(crate) fn from_librdkafka(message: &BorrowedMessage<'_>) -> Self {
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-        });
+        // rust-rdkafka panics at a header whose name is not UTF-8. Such a record counts as one without headers.
+        let headers = catch_unwind(AssertUnwindSafe(|| {
+            message.headers().map_or_else(Vec::new, |headers| {
+                headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+            })
+        }))
+        .unwrap_or_default();
         Self {
             topic: message.topic().to_owned(),
             partition: message.partition(),
@@ -138,7 +148,7 @@ impl Received {
             stream,
             event_type: need("ce_type")?,
             causation,
-            traceparent: self.header("traceparent"),
+            traceparent: self.header("traceparent").filter(|text| trace_context::is_traceparent(text)),
             payload: self.value.as_deref().ok_or(Unreadable::NoValue)?,
         })
     }

@@ -22,7 +22,9 @@ impl Tail {
                 assignment.add_partition_offset(name, partition, Offset::Beginning)?;
             }
         }
-        let consumer: Consumer = client::create(&client.consumer("tail"))?;
+        let mut config = client.consumer("tail");
+        config.set("auto.offset.reset", "earliest"); // what is gone before it was shown is not missed
+        let consumer: Consumer = client::create(&config)?;
         consumer.assign(&assignment)?;
         Ok(Self(consumer))
     }

@@ -6,7 +6,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::client::{ANSWER, Client};
+use super::client::{ANSWER, Client, MAX_RECORD};
 
 /// A topic as it should be.
 #[derive(Clone, Debug)]
@@ -27,6 +27,7 @@ pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
         return Ok(partitions);
     }
     let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication));
+    let new = new.set("max.message.bytes", MAX_RECORD);
     let new = if topic.compacted {
         new.set("cleanup.policy", "compact")
     } else {

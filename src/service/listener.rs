@@ -8,7 +8,10 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
@@ -24,10 +27,10 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long an HTTP/1 client may take to send its headers.
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// Takes the port, or says which one cannot be had.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+/// Takes the port that a flag gives, or says which one cannot be had.
+pub async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::configuration(format!("cannot listen on {address}: {error}; free the port, or give --listen another"))
+        Failure::configuration(format!("cannot listen on {address}: {error}; free the port, or give {flag} another"))
     })
 }
 
@@ -70,26 +73,28 @@ pub async fn serve(listener: TcpListener, routes: Router, stop: Stop) -> Result<
         .keep_alive_timeout(KEEPALIVE)
         .max_concurrent_streams(1024)
         .max_header_list_size(16 * 1024);
-    let connections = GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
             () = stop.requested() => break,
             accepted = accept(&listener) => accepted,
+            Some(_) = connections.join_next() => continue,
         };
         let service = TowerToHyperService::new(routes.clone());
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
-        #[expect(clippy::disallowed_methods, reason = "a connection ends by itself, or is cut off below")]
-        tokio::spawn(async move {
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = %error, "a connection broke");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
-        tracing::debug!("some connections were still open and are cut off");
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::debug!(open = connections.len(), "some connections were still open and are cut off");
     }
+    connections.shutdown().await;
     Ok(())
 }
 

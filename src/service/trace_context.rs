@@ -2,15 +2,20 @@
 
 use axum::http::HeaderMap;
 
-/// The caller's `traceparent`, if it has the form of version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+/// The caller's `traceparent`, if it is one.
 pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
+    is_traceparent(text).then(|| text.to_owned())
+}
+
+/// Whether a text has the form of version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+pub(crate) fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
-    let [version, trace, parent, flags] = parts[..] else { return None };
-    (version == "00" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2)).then(|| text.to_owned())
+    let [version, trace, parent, flags] = parts[..] else { return false };
+    version == "00" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2)
 }
 
 #[cfg(test)]

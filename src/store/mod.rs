@@ -271,9 +271,12 @@ impl Store {
         self.submit(commit)?.await.unwrap_or(Err(CommitError::Closed))
     }
 
-    /// [`Store::commit`] for threads that may block.
+    /// [`Store::commit`] for threads that may block: it waits for room instead of being refused.
     pub fn commit_blocking(&self, commit: Commit) -> Result<Position, CommitError> {
-        self.submit(commit)?.blocking_recv().unwrap_or(Err(CommitError::Closed))
+        let (answer, answered) = oneshot::channel();
+        let requests = self.inner.requests.as_ref().ok_or(CommitError::Closed)?;
+        requests.send(Request { commit, answer }).map_err(|_closed| CommitError::Closed)?;
+        answered.blocking_recv().unwrap_or(Err(CommitError::Closed))
     }
 
     fn submit(&self, commit: Commit) -> Result<oneshot::Receiver<Result<Position, CommitError>>, CommitError> {

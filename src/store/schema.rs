@@ -50,7 +50,7 @@ CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT R
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("the store {} is in use by {}; stop it, or give this one another --store", path.display(), holder(*process))]
+    #[error("the store {} is in use by {}; stop it, or give this one another path", path.display(), holder(*process))]
     InUse {
         /// The store's file.
         path: PathBuf,
@@ -58,13 +58,13 @@ pub enum OpenError {
         process: Option<u32>,
     },
     /// The file is something else.
-    #[error("{} is not an event store; give --store another path", path.display())]
+    #[error("{} is not an event store; give another path", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// The file is another service's.
-    #[error("the store {} belongs to {service}; give --store another path", path.display())]
+    #[error("the store {} belongs to {service}; give another path", path.display())]
     OtherService {
         /// The store's file.
         path: PathBuf,

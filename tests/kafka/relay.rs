@@ -1,9 +1,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use event_sourcing::{
-    event::{Event, Position, StreamId},
+    event::{Event, EventId, Position, StreamId},
     kafka::{
-        checkpoint,
+        checkpoint::{self, Checkpoint},
         embedded::{ApiKey, EmbeddedBroker, ErrorCode},
         record::Received,
         writer::Writer,
@@ -39,7 +39,8 @@ fn published(broker: &EmbeddedBroker, count: usize) -> Vec<Received> {
 }
 
 fn checkpoint_of(broker: &EmbeddedBroker, store: &Store) -> Option<Position> {
-    checkpoint::read(&client(broker), &checkpoint::topic_of(SERVICE), store.id()).expect("reads")
+    let read = checkpoint::read(&client(broker), &checkpoint::topic_of(SERVICE), store.id());
+    read.expect("reads").map(|checkpoint| checkpoint.position)
 }
 
 async fn say_many(store: &Store, count: usize) -> Vec<Event> {
@@ -152,10 +153,18 @@ async fn an_older_copy_of_the_store_is_refused() {
     let broker = start_broker();
     let (_directory, store) = new_store();
     say_many(&store, 3).await;
-    publish_checkpoint(&broker, &store, Position(4));
-    let error = start_relay(&store, &broker).ended().expect_err("refused");
+    publish_checkpoint(&broker, &store, Position(4), EventId::generate());
+    let refused = || start_relay(&store, &broker).ended().expect_err("refused");
+    let error = refused();
     assert!(
         matches!(error, RelayError::StoreBehind { head: Position(3), checkpoint: Position(4) }),
+        "another reason: {error}"
+    );
+    // It has gone its own way since: its head tells no longer, what it has at that position does.
+    say_many(&store, 3).await;
+    let error = refused();
+    assert!(
+        matches!(error, RelayError::StoreBehind { head: Position(6), checkpoint: Position(4) }),
         "another reason: {error}"
     );
 }
@@ -188,7 +197,8 @@ async fn another_number_of_partitions_is_refused() {
         eventually("the facts are kept", || store.fact_blocking("partitions of test-events").expect("reads").is_some());
     }
     let broker = start_broker_with(4);
-    publish_checkpoint(&broker, &store, Position(3));
+    let last = store.read_all_blocking(Position(2), 1).expect("reads")[0].id;
+    publish_checkpoint(&broker, &store, Position(3), last);
     let error = start_relay(&store, &broker).ended().expect_err("refused");
     assert!(matches!(error, RelayError::PartitionsChanged { actual: 4, .. }), "another reason: {error}");
 }
@@ -218,8 +228,9 @@ async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_all_
     }
 }
 
-fn publish_checkpoint(broker: &EmbeddedBroker, store: &Store, position: Position) {
+fn publish_checkpoint(broker: &EmbeddedBroker, store: &Store, position: Position, event: EventId) {
     let writer = Writer::open(&client(broker), "test").expect("opens");
-    let record = checkpoint::record(&checkpoint::topic_of(SERVICE), store.id(), position);
+    let record =
+        checkpoint::record(&checkpoint::topic_of(SERVICE), store.id(), Checkpoint { position, event: Some(event) });
     assert!(writer.commit(&[record]).error.is_none());
 }

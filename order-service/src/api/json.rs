@@ -64,7 +64,7 @@ pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, V
     let mut violations = Vec::new();
     for (name, value) in fields {
         let result = match (name.as_str(), value) {
-            (_, Value::Null) => Ok(()),
+            ("amount" | "currencyCode" | "requestId" | "customerId" | "metadata", Value::Null) => Ok(()),
             ("amount", value) => amount(&value).map(|amount| request.amount = amount),
             ("currencyCode", value) => text(value).map(|text| request.currency_code = text),
             ("requestId", value) => text(value).map(|text| request.request_id = text),
@@ -145,6 +145,7 @@ mod tests {
             (r#"{"amount":1e3}"#, vec!["amount"]),
             (r#"{"amount":"five"}"#, vec!["amount"]),
             (r#"{"amount":99999999999999999999}"#, vec!["amount"]),
+            (r#"{"amount":5,"colour":null}"#, vec!["colour"]),
             (r#"{"amount":true,"currencyCode":5}"#, vec!["amount", "currencyCode"]),
             (r#"{"amount":5,"currency_code":"USD"}"#, vec!["currency_code"]),
             (r#"{"amount":5,"metadata":{"k":1}}"#, vec!["metadata"]),

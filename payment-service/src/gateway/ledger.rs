@@ -35,6 +35,9 @@ CREATE INDEX IF NOT EXISTS charges_by_key ON charges (key);
 CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// Marks the file as a ledger: "ledg".
+const APPLICATION_ID: i32 = 0x6c65_6467;
+
 /// How many calls share one sync at most.
 const GROUP: usize = 256;
 
@@ -49,6 +52,12 @@ impl Ledger {
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(Duration::from_secs(5))?;
+        let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if application != APPLICATION_ID && (application != 0 || tables != 0) {
+            return Err(rusqlite::Error::InvalidPath(path.to_owned())); // it is something else
+        }
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(TABLES)?;
