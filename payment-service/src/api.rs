@@ -51,7 +51,7 @@ impl Payments {
         let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
         let id = StreamId::parse(order_id).ok_or_else(|| CallError::Invalid(vec![malformed()]))?;
         let payment = aggregate::load::<Payment>(&self.store, id).await?;
-        let Payment::Known { money, state } = payment.state else {
+        let Payment::Known { money, state, .. } = payment.state else {
             return Err(CallError::NotFound { what: "payment of order", id: order_id.to_owned() });
         };
         let mut shown = message::Payment {

@@ -152,9 +152,10 @@ impl<G: Gateway> Call<G> {
             Ok(payment) => payment,
             Err(error) => return Err(NoAnswer(chain(&error))),
         };
-        let Payment::Known { money, state: State::Requested } = payment.state else { return Ok(None) };
-        // Near the end of the gateway's memory a repeat could be a second charge: then it is asked first.
-        let age = payment.create_time.elapsed().unwrap_or_default();
+        let Payment::Known { money, order_time, state: State::Requested } = payment.state else { return Ok(None) };
+        // Near the end of the gateway's memory a repeat could be a second charge: then it is asked first. The order's
+        // time counts and not this store's, which may be a restored copy that reads of the order again.
+        let age = order_time.elapsed().unwrap_or_default();
         if age > self.gateway.remembers() / 2
             && let Some(receipt) = self.gateway.find(order).await?
         {

@@ -1,5 +1,7 @@
 //! Reads `order-events`: what an order's event asks of its payment.
 
+use std::time::SystemTime;
+
 use event_sourcing::{
     inbox::Asked,
     kafka::record::Incoming,
@@ -24,7 +26,9 @@ pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
                 let listed: Vec<_> = errors.iter().map(|error| format!("{} {error}", error.field())).collect();
                 listed.join("; ")
             })?;
-            Ok(Asked::Command(record.stream, Command::Request(money)))
+            let order_time = message.occur_time.and_then(|time| SystemTime::try_from(time).ok());
+            let order_time = order_time.ok_or("occur_time is missing")?;
+            Ok(Asked::Command(record.stream, Command::Request { money, order_time }))
         }
         Some(Event::OrderPaid(_) | Event::OrderPaymentFailed(_)) => Ok(Asked::Nothing),
     }

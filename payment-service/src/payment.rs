@@ -1,5 +1,7 @@
 //! What a payment is and how it changes. Pure: no clock, no I/O, no async.
 
+use std::time::SystemTime;
+
 use event_sourcing::{aggregate::Aggregate, money::Money};
 
 /// Why the gateway refused for good.
@@ -27,7 +29,12 @@ pub enum Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PaymentEvent {
     /// The intent to charge was recorded. No money moves before.
-    Requested(Money),
+    Requested {
+        /// What is to be charged.
+        money: Money,
+        /// When the order was taken: no call to the gateway came before, whatever store recorded it.
+        order_time: SystemTime,
+    },
     /// The gateway charged it.
     Completed {
         /// The gateway's own name for the charge.
@@ -40,8 +47,13 @@ pub enum PaymentEvent {
 /// What can be asked of a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Charge this for the order.
-    Request(Money),
+    /// Charge for the order.
+    Request {
+        /// What is to be charged.
+        money: Money,
+        /// When the order was taken.
+        order_time: SystemTime,
+    },
     /// Take note of what the gateway said.
     Record(Receipt),
 }
@@ -56,6 +68,8 @@ pub enum Payment {
     Known {
         /// What is charged.
         money: Money,
+        /// When the order was taken.
+        order_time: SystemTime,
         /// Where it is in its life.
         state: State,
     },
@@ -101,9 +115,11 @@ impl Aggregate for Payment {
 
     fn decide(&self, command: &Command) -> Result<Vec<PaymentEvent>, Rejection> {
         match (self, command) {
-            (Self::Unknown, Command::Request(money)) => Ok(vec![PaymentEvent::Requested(*money)]),
-            (Self::Known { money, .. }, Command::Request(asked)) if money == asked => Ok(Vec::new()),
-            (Self::Known { money, .. }, Command::Request(asked)) => {
+            (Self::Unknown, &Command::Request { money, order_time }) => {
+                Ok(vec![PaymentEvent::Requested { money, order_time }])
+            }
+            (Self::Known { money, .. }, Command::Request { money: asked, .. }) if money == asked => Ok(Vec::new()),
+            (Self::Known { money, .. }, Command::Request { money: asked, .. }) => {
                 Err(Rejection::OtherAmount { known: *money, asked: *asked })
             }
             (Self::Unknown, Command::Record(_)) => Err(Rejection::Unknown),
@@ -113,15 +129,15 @@ impl Aggregate for Payment {
 
     fn apply(&mut self, event: &PaymentEvent) {
         match (self, event) {
-            (this @ Self::Unknown, PaymentEvent::Requested(money)) => {
-                *this = Self::Known { money: *money, state: State::Requested };
+            (this @ Self::Unknown, &PaymentEvent::Requested { money, order_time }) => {
+                *this = Self::Known { money, order_time, state: State::Requested };
             }
             (Self::Known { state, .. }, PaymentEvent::Completed { gateway_reference }) => {
                 *state = State::Completed { gateway_reference: gateway_reference.clone() };
             }
             (Self::Known { state, .. }, PaymentEvent::Failed(decline)) => *state = State::Failed(decline.clone()),
             // No decision leads here.
-            (Self::Known { .. }, PaymentEvent::Requested(_))
+            (Self::Known { .. }, PaymentEvent::Requested { .. })
             | (Self::Unknown, PaymentEvent::Completed { .. } | PaymentEvent::Failed(_)) => {}
         }
     }
@@ -158,7 +174,11 @@ mod tests {
     }
 
     fn requested() -> PaymentEvent {
-        PaymentEvent::Requested(money(500))
+        PaymentEvent::Requested { money: money(500), order_time: SystemTime::UNIX_EPOCH }
+    }
+
+    fn request(amount: i64) -> Command {
+        Command::Request { money: money(amount), order_time: SystemTime::UNIX_EPOCH }
     }
 
     fn completed() -> PaymentEvent {
@@ -182,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_intent_is_recorded_once() {
-        let request = Command::Request(money(500));
+        let request = request(500);
         assert_eq!(decided(&[], &request), Ok(vec![requested()]));
         for history in [vec![requested()], vec![requested(), completed()]] {
             assert_eq!(decided(&history, &request), Ok(vec![]));
@@ -192,7 +212,7 @@ mod tests {
     #[test]
     fn an_order_cannot_change_its_amount() {
         let rejection = Rejection::OtherAmount { known: money(500), asked: money(501) };
-        assert_eq!(decided(&[requested()], &Command::Request(money(501))), Err(rejection));
+        assert_eq!(decided(&[requested()], &request(501)), Err(rejection));
     }
 
     #[test]

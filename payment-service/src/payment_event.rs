@@ -1,5 +1,7 @@
 //! The payment's events as messages of `payments.events.v1`, and back.
 
+use std::time::SystemTime;
+
 use event_sourcing::{
     aggregate::{Envelope, Payload, PayloadError},
     money::Money,
@@ -23,7 +25,7 @@ const FAILED: &str = "payments.events.v1.PaymentFailed";
 impl Payload for PaymentEvent {
     fn event_type(&self) -> &'static str {
         match self {
-            Self::Requested(_) => REQUESTED,
+            Self::Requested { .. } => REQUESTED,
             Self::Completed { .. } => COMPLETED,
             Self::Failed(_) => FAILED,
         }
@@ -31,9 +33,10 @@ impl Payload for PaymentEvent {
 
     fn encode(&self, envelope: &Envelope) -> Vec<u8> {
         let event = match self.clone() {
-            Self::Requested(money) => Event::PaymentRequested(message::PaymentRequested {
+            Self::Requested { money, order_time } => Event::PaymentRequested(message::PaymentRequested {
                 amount: money.amount(),
                 currency_code: money.currency_code().to_owned(),
+                order_time: Some(Timestamp::from(order_time)),
             }),
             Self::Completed { gateway_reference } => {
                 Event::PaymentCompleted(message::PaymentCompleted { gateway_reference })
@@ -52,11 +55,15 @@ impl Payload for PaymentEvent {
 
     fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
         Ok(match message::PaymentEvent::decode(payload)?.event.ok_or(PayloadError::Newer)? {
-            Event::PaymentRequested(requested) => {
-                Self::Requested(Money::new(requested.amount, &requested.currency_code).map_err(|_errors| {
+            Event::PaymentRequested(requested) => Self::Requested {
+                money: Money::new(requested.amount, &requested.currency_code).map_err(|_errors| {
                     PayloadError::Field { field: "payment_requested.amount", problem: "is not an amount of money" }
-                })?)
-            }
+                })?,
+                order_time: requested
+                    .order_time
+                    .and_then(|time| SystemTime::try_from(time).ok())
+                    .ok_or(PayloadError::Field { field: "payment_requested.order_time", problem: "is not a time" })?,
+            },
             Event::PaymentCompleted(completed) => Self::Completed { gateway_reference: completed.gateway_reference },
             Event::PaymentFailed(failed) => Self::Failed(Decline { code: failed.code, message: failed.message }),
         })
@@ -66,7 +73,7 @@ impl Payload for PaymentEvent {
 #[cfg(test)]
 mod tests {
     use event_sourcing::{
-        event::{EventId, StreamId, Version, now},
+        event::{EventId, StreamId, Version, from_micros, now},
         money::MAX_AMOUNT,
     };
     use proptest::prelude::*;
@@ -77,7 +84,8 @@ mod tests {
         let currency = prop::sample::select(vec!["USD", "EUR", "JPY", "KWD"]);
         let money = (1..=MAX_AMOUNT, currency).prop_map(|(amount, code)| Money::new(amount, code).expect("valid"));
         prop_oneof![
-            money.prop_map(PaymentEvent::Requested),
+            (money, 0..1_i64 << 52)
+                .prop_map(|(money, micros)| PaymentEvent::Requested { money, order_time: from_micros(micros) }),
             any::<String>().prop_map(|gateway_reference| PaymentEvent::Completed { gateway_reference }),
             any::<[String; 2]>().prop_map(|[code, message]| PaymentEvent::Failed(Decline { code, message })),
         ]

@@ -30,7 +30,7 @@ impl ReadTable for PaymentsTable {
     fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()> {
         let order_id = event.stream.0;
         let state = match PaymentEvent::decode(&event.payload) {
-            Ok(PaymentEvent::Requested(money)) => {
+            Ok(PaymentEvent::Requested { money, .. }) => {
                 table
                     .prepare_cached(
                         "INSERT INTO payments (order_id, state, amount, currency_code, due_time)
@@ -132,7 +132,7 @@ mod tests {
         table.execute_batch(PaymentsTable::SCHEMA).expect("a table");
         let (start, second) = (now(), Duration::from_secs(1));
         let orders = [0, 1, 2].map(|_| StreamId::generate());
-        let requested = PaymentEvent::Requested(Money::new(500, "USD").expect("valid"));
+        let requested = PaymentEvent::Requested { money: Money::new(500, "USD").expect("valid"), order_time: start };
         for (order, after) in orders.iter().zip([2, 0, 1]) {
             PaymentsTable.apply(&table, &event(*order, start + second * after, &requested)).expect("applied");
         }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use event_sourcing::{
     kafka::dead_letters,
@@ -8,7 +8,7 @@ use event_sourcing::{
 use payment_service::{SERVICE, TOPIC};
 use tonic::Code;
 
-use crate::harness::{World, order_created};
+use crate::harness::{World, order_created, order_created_at};
 
 const CHARGED: i64 = 500;
 const DECLINED: i64 = 4001;
@@ -108,6 +108,24 @@ async fn a_charge_whose_key_is_forgotten_is_found_and_not_made_again() {
     world.gateway_key_memory = Duration::ZERO;
     let service = world.start().await;
     let order = world.order(&[ANSWER_LOST])[0];
+    service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+    assert_eq!(world.charges(order), 1);
+    service.stop().await;
+}
+
+/// A restored store reads of orders again that were charged long ago: their own time tells, not the store's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_reads_of_an_old_order_again_asks_the_gateway_before_it_charges() {
+    let mut world = World::new();
+    world.gateway_key_memory = Duration::from_millis(600);
+    let service = world.start().await;
+    let (order, record) = order_created_at(SystemTime::now() - Duration::from_secs(3 * 24 * 60 * 60), CHARGED);
+    publish(&world.broker, &[record]);
+    service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+    service.stop().await;
+    world.lose_the_store();
+    tokio::time::sleep(world.gateway_key_memory).await; // the gateway forgets the key
+    let service = world.start().await;
     service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
     assert_eq!(world.charges(order), 1);
     service.stop().await;

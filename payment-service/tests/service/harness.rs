@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use event_sourcing::{
@@ -87,6 +87,11 @@ impl World {
         ids
     }
 
+    /// Loses the store, as a restored backup that is too old would.
+    pub(crate) fn lose_the_store(&self) {
+        std::fs::remove_file(self.directory.path().join("payments.db")).expect("it was closed");
+    }
+
     /// How often the order was charged, as the ledger tells it to anyone who opens it.
     pub(crate) fn charges(&self, order: StreamId) -> u64 {
         let sql = "SELECT count(*) FROM charges WHERE key = ?1 AND reference IS NOT NULL";
@@ -127,13 +132,18 @@ impl Service {
 
 /// A new order's record.
 pub(crate) fn order_created(amount: i64) -> (StreamId, Record) {
+    order_created_at(now(), amount)
+}
+
+/// The record of an order that was taken then.
+pub(crate) fn order_created_at(time: SystemTime, amount: i64) -> (StreamId, Record) {
     let (stream, id) = (StreamId::generate(), EventId::generate());
     let created = OrderCreated { amount, currency_code: "USD".to_owned(), ..Default::default() };
     let message = OrderEvent {
         event_id: id.to_string(),
         order_id: stream.to_string(),
         version: 1,
-        occur_time: Some(now().into()),
+        occur_time: Some(time.into()),
         event: Some(order_event::Event::OrderCreated(created)),
     };
     let event = Event {
@@ -142,7 +152,7 @@ pub(crate) fn order_created(amount: i64) -> (StreamId, Record) {
         version: Version(1),
         id,
         event_type: "orders.events.v1.OrderCreated".to_owned(),
-        time: now(),
+        time,
         causation: None,
         traceparent: None,
         payload: message.encode_to_vec(),
