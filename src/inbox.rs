@@ -45,7 +45,7 @@ pub enum Asked<C> {
     Command(StreamId, C),
     /// Nothing: it is of no interest here.
     Nothing,
-    /// It is of a kind that came after this program; skipped.
+    /// It is of a kind that came after this program; skipped and counted.
     Newer,
 }
 
@@ -119,8 +119,9 @@ impl<A: Aggregate> Inbox<A> {
         let topic = &self.topic;
         let mut backoff = Backoff::new(format!("waiting to read {topic}"), format!("reading {topic} again"));
         let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
+        let mut newer = Newer::new();
         loop {
-            let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters);
+            let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters, &mut newer);
             match ending {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
@@ -129,7 +130,13 @@ impl<A: Aggregate> Inbox<A> {
         }
     }
 
-    fn read(&self, stop: &Stop, backoff: &mut Backoff, dead_letters: &mut DeadLetters) -> Result<Infallible, Ending> {
+    fn read(
+        &self,
+        stop: &Stop,
+        backoff: &mut Backoff,
+        dead_letters: &mut DeadLetters,
+        newer: &mut Newer,
+    ) -> Result<Infallible, Ending> {
         if stop.is_requested() {
             return Err(Ending::Stop);
         }
@@ -155,7 +162,7 @@ impl<A: Aggregate> Inbox<A> {
                 continue;
             }
             let moves = self.moves(&cluster, &offsets, &batch);
-            self.handle(&batch, &moves, dead_letters, stop, backoff)?;
+            count(newer, self.handle(&batch, &moves, dead_letters, stop, backoff)?);
             backoff.reset();
             offsets.extend(moves.iter().map(|moved| (moved.partition.partition, moved.to)));
             tell_kafka(&consumer, &moves);
@@ -228,7 +235,7 @@ impl<A: Aggregate> Inbox<A> {
     }
 
     /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between, or when
-    /// the store could not write.
+    /// the store could not write. Returns the types of the events that were skipped for being newer.
     fn handle(
         &self,
         batch: &[Received],
@@ -236,7 +243,7 @@ impl<A: Aggregate> Inbox<A> {
         dead_letters: &mut DeadLetters,
         stop: &Stop,
         backoff: &mut Backoff,
-    ) -> Result<(), Ending> {
+    ) -> Result<Vec<String>, Ending> {
         let mut set_aside = vec![false; batch.len()];
         loop {
             if stop.is_requested() {
@@ -250,9 +257,10 @@ impl<A: Aggregate> Inbox<A> {
                     tracing::warn!(record = %record.place(), reason, "set aside a record that cannot be read");
                 }
             }
+            let newer = std::mem::take(&mut effects.newer);
             let commit = Commit { appends: effects.into_appends(), offsets: moves.to_vec(), table: None };
             match self.store.commit_blocking(commit) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(newer),
                 Err(CommitError::Conflict { .. }) => {}
                 // The batch stays in hand, so that nothing of it is set aside twice.
                 Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => backoff.wait(stop, &error),
@@ -270,11 +278,13 @@ struct Effects<'a, A> {
     streams: HashMap<StreamId, (Loaded<A>, Append)>,
     /// In the order in which the streams were first asked for something, which becomes the order in the log.
     order: Vec<StreamId>,
+    /// The types of the events that came after this program.
+    newer: Vec<String>,
 }
 
 impl<'a, A: Aggregate> Effects<'a, A> {
     fn new(store: &'a Store) -> Self {
-        Self { store, streams: HashMap::new(), order: Vec::new() }
+        Self { store, streams: HashMap::new(), order: Vec::new(), newer: Vec::new() }
     }
 
     /// Adds one record's effect, or says why the record cannot be read.
@@ -287,7 +297,7 @@ impl<'a, A: Aggregate> Effects<'a, A> {
             Ok(Asked::Command(stream, command)) => (stream, command),
             Ok(Asked::Nothing) => return Ok(Ok(())),
             Ok(Asked::Newer) => {
-                tracing::debug!(record = %record.place(), event_type = incoming.event_type, "skipped a newer event");
+                self.newer.push(incoming.event_type.to_owned());
                 return Ok(Ok(()));
             }
             Err(reason) => return Ok(Err(reason)),
@@ -314,6 +324,20 @@ impl<'a, A: Aggregate> Effects<'a, A> {
     fn into_appends(mut self) -> Vec<Append> {
         let appends = self.order.iter().filter_map(|stream| self.streams.remove(stream));
         appends.map(|(_, append)| append).filter(|append| !append.events.is_empty()).collect()
+    }
+}
+
+/// How many events of each type were skipped because they came after this program.
+type Newer = HashMap<String, u64>;
+
+fn count(newer: &mut Newer, skipped: Vec<String>) {
+    for event_type in skipped {
+        let count = newer.entry(event_type.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            tracing::warn!(event_type, "skipping events of a type that came after this program");
+        }
+        tracing::debug!(event_type, count = *count, "skipped a newer event");
     }
 }
 
