@@ -17,6 +17,7 @@ use rdkafka::{
     consumer::{CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
+use tokio::sync::watch;
 
 use crate::{
     aggregate::{Aggregate, Cause, LoadError, Loaded},
@@ -65,6 +66,8 @@ pub struct Inbox<A: Aggregate> {
     pub cluster: Cluster,
     /// Says what a record asks for, or why it cannot be read.
     pub reader: Reader<A::Command>,
+    /// The relay's word that the store belongs to this cluster. Nothing is read before.
+    pub agreed: watch::Receiver<bool>,
 }
 
 /// Says what a record asks for, or why it cannot be read.
@@ -117,9 +120,13 @@ impl<A: Aggregate> Inbox<A> {
     /// Reads until asked to stop.
     pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
         let topic = &self.topic;
-        let mut backoff = Backoff::new(format!("waiting to read {topic}"), format!("reading {topic} again"));
+        let mut backoff = Backoff::new(format!("reading {topic}"));
         let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
         let mut newer = Newer::new();
+        let mut agreed = self.agreed.clone();
+        if stop.block_on(agreed.wait_for(|agreed| *agreed)).is_none_or(|closed| closed.is_err()) {
+            return Ok(());
+        }
         loop {
             let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters, &mut newer);
             match ending {
@@ -151,6 +158,7 @@ impl<A: Aggregate> Inbox<A> {
         let mut offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
         let consumer: Consumer = client::create(&self.client.consumer(self.service)).map_err(kafka)?;
         consumer.assign(&self.assignment(partitions, &offsets).map_err(kafka)?).map_err(kafka)?;
+        backoff.reset();
         tracing::info!(topic = self.topic, partitions, "reading");
 
         loop {
@@ -159,6 +167,9 @@ impl<A: Aggregate> Inbox<A> {
             }
             let batch = self.poll(&consumer, &offsets, backoff)?;
             if batch.is_empty() {
+                if backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
+                    backoff.reset();
+                }
                 continue;
             }
             let moves = self.moves(&cluster, &offsets, &batch);

@@ -7,11 +7,12 @@
 use std::{collections::HashSet, convert::Infallible};
 
 use rdkafka::error::KafkaError;
+use tokio::sync::watch;
 
 use crate::{
-    event::{Event, Position, StreamId},
+    event::{Event, EventId, Position, StreamId},
     kafka::{
-        checkpoint::{self, Checkpoint},
+        checkpoint::{self, Checkpoint, Checkpoints, Publisher},
         client::Client,
         record::{Record, Source},
         topics::{self, Topic},
@@ -19,7 +20,7 @@ use crate::{
         writer::{Ended, Writer},
     },
     service::{backoff::Backoff, stop::Stop},
-    store::{CommitError, ReadError, Store},
+    store::{CommitError, ReadError, Store, StoreId},
 };
 
 /// How many events share one transaction at most. A transaction costs the broker about the same
@@ -53,16 +54,19 @@ pub struct Relay {
     pub message: &'static str,
     /// How the cluster came to be.
     pub cluster: Cluster,
+    /// Becomes true once store and cluster are known to belong together, and this process is the store's publisher.
+    /// Nothing else that acts on the store may begin before.
+    pub agreed: watch::Sender<bool>,
 }
 
 /// Why the relay cannot go on without a person.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// Another process publishes for the same store.
-    #[error("another process publishes for this store ({transactional_id}); only one may run")]
-    Fenced {
-        /// The name that it has taken over.
-        transactional_id: String,
+    #[error("another process has taken over the publishing of this store ({store}): it runs on a copy of it")]
+    TakenOver {
+        /// The store that both have.
+        store: StoreId,
     },
     /// The store does not have what was published from it.
     #[error(
@@ -131,14 +135,21 @@ impl From<ReadError> for Ending {
     }
 }
 
+/// This process, as the checkpoints know it.
+struct Own {
+    publisher: Publisher,
+    /// Whether a checkpoint has said so. From then on, another one's name there means that it has taken over.
+    claimed: bool,
+}
+
 impl Relay {
     /// Publishes until asked to stop. What is not published by then is published after the next start.
     pub fn run(self, stop: &Stop) -> Result<(), RelayError> {
         let topic = &self.topic.name;
-        let mut backoff =
-            Backoff::new(format!("waiting to publish to {topic}"), format!("publishing to {topic} again"));
+        let mut backoff = Backoff::new(format!("publishing to {topic}"));
+        let mut own = Own { publisher: Publisher::generate(), claimed: false };
         loop {
-            let Err(ending) = self.publish(stop, &mut backoff);
+            let Err(ending) = self.publish(stop, &mut backoff, &mut own);
             match ending {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
@@ -149,24 +160,34 @@ impl Relay {
         }
     }
 
-    fn publish(&self, stop: &Stop, backoff: &mut Backoff) -> Result<Infallible, Ending> {
+    fn publish(&self, stop: &Stop, backoff: &mut Backoff, own: &mut Own) -> Result<Infallible, Ending> {
         if stop.is_requested() {
             return Err(Ending::Stop);
         }
         let partitions = stop.block_on(topics::ensure(&self.client, &self.topic)).ok_or(Ending::Stop)??;
         stop.block_on(topics::ensure(&self.client, &self.checkpoints())).ok_or(Ending::Stop)??;
+        let topic = self.checkpoints().name;
+        let checkpoints = Checkpoints::open(&self.client, &topic, self.store.id())?;
+        // Before anyone is fenced: a process that must not publish must not end the one that does.
+        if let Some(checkpoint) = checkpoints.committed()? {
+            self.agree(checkpoint, own)?;
+        }
         let mut writer = Writer::open(&self.client, &self.transactional_id())?;
         // Only now is the checkpoint final: the writer's opening has ended whatever its predecessor left open.
-        let checkpoint = checkpoint::read(&self.client, &self.checkpoints().name, self.store.id())?;
-        let mut position = match checkpoint {
-            Some(checkpoint) => self.agree(checkpoint)?,
-            None => {
-                let position;
-                (writer, position) = self.begin(writer)?;
-                position
+        let mut position;
+        match checkpoints.decided()? {
+            Some(checkpoint) => {
+                position = self.agree(checkpoint, own)?;
+                if checkpoint.publisher != own.publisher {
+                    let claim = Checkpoint { publisher: own.publisher, ..checkpoint };
+                    writer = self.commit(writer, &self.records(&[], claim))?;
+                }
             }
-        };
+            None => (writer, position) = self.begin(writer, own)?,
+        }
+        own.claimed = true;
         self.check(partitions)?;
+        self.agreed.send_replace(true);
         backoff.reset();
         tracing::info!(topic = self.topic.name, position = position.0, "publishing");
 
@@ -177,18 +198,12 @@ impl Relay {
                 .map_err(|_closed| Ending::Stop)?;
             let events = self.store.read_all_blocking(position, BATCH)?;
             let Some((last, last_id)) = events.last().map(|event| (event.position, event.id)) else { continue };
-            let Ended { outcome, writer: next, error } =
-                writer.commit(&self.records(&events, Checkpoint { position: last, event: Some(last_id) }));
-            match outcome {
-                Outcome::Committed => {
-                    position = last;
-                    backoff.reset();
-                    tracing::debug!(topic = self.topic.name, position = position.0, events = events.len(), "published");
-                }
-                Outcome::Fenced => {
-                    return Err(Ending::Error(RelayError::Fenced { transactional_id: self.transactional_id() }));
-                }
-                Outcome::NotCommitted | Outcome::Unknown => {}
+            let checkpoint = Checkpoint { position: last, event: Some(last_id), publisher: own.publisher };
+            let Ended { outcome, writer: next, error } = writer.commit(&self.records(&events, checkpoint));
+            if outcome == Outcome::Committed {
+                position = last;
+                backoff.reset();
+                tracing::debug!(topic = self.topic.name, position = position.0, events = events.len(), "published");
             }
             writer = match (next, error) {
                 (None, Some(error)) => return Err(Ending::Kafka(error)),
@@ -206,7 +221,7 @@ impl Relay {
     }
 
     /// The first publishing of this store to this cluster.
-    fn begin(&self, writer: Writer) -> Result<(Writer, Position), Ending> {
+    fn begin(&self, writer: Writer, own: &Own) -> Result<(Writer, Position), Ending> {
         let (position, events) = match &self.cluster {
             Cluster::New { unfinished } => (self.store.opened_at(), self.history(unfinished)?),
             Cluster::Existing => {
@@ -225,12 +240,9 @@ impl Relay {
             writer = self.commit(writer, &self.records_of(batch))?;
         }
         // The checkpoint comes before the first event of the log, so that a missing one always means that it was lost.
-        let before = Position(position.0.saturating_sub(1));
-        let event = match position {
-            Position::START => None,
-            _ => self.store.read_all_blocking(before, 1)?.first().map(|event| event.id),
-        };
-        let writer = self.commit(writer, &self.records(&[], Checkpoint { position, event }))?;
+        let event = self.event_at(position)?;
+        let checkpoint = Checkpoint { position, event, publisher: own.publisher };
+        let writer = self.commit(writer, &self.records(&[], checkpoint))?;
         Ok((writer, position))
     }
 
@@ -238,9 +250,6 @@ impl Relay {
     fn commit(&self, writer: Writer, records: &[Record]) -> Result<Writer, Ending> {
         match writer.commit(records) {
             Ended { outcome: Outcome::Committed, writer: Some(writer), .. } => Ok(writer),
-            Ended { outcome: Outcome::Fenced, .. } => {
-                Err(Ending::Error(RelayError::Fenced { transactional_id: self.transactional_id() }))
-            }
             Ended { error: Some(error), .. } => Err(Ending::Kafka(error)),
             Ended { error: None, .. } => Err(Ending::Renew),
         }
@@ -257,17 +266,23 @@ impl Relay {
         Ok(events)
     }
 
-    /// Refuses a store that does not have what was published from it: its head alone would not tell, for an older
-    /// copy goes on from where it ends.
-    fn agree(&self, checkpoint: Checkpoint) -> Result<Position, Ending> {
-        let Checkpoint { position, event } = checkpoint;
-        let before = Position(position.0.saturating_sub(1));
-        let own = self.store.read_all_blocking(before, 1)?.first().map(|event| event.id);
-        if position > Position::START && own != event {
+    /// Refuses a checkpoint that another process has written since this one began to publish; and a store that does
+    /// not have what was published from it: its head alone would not tell, for an older copy goes on from where it ends.
+    fn agree(&self, checkpoint: Checkpoint, own: &Own) -> Result<Position, Ending> {
+        let Checkpoint { position, event, publisher } = checkpoint;
+        if own.claimed && publisher != own.publisher {
+            return Err(Ending::Error(RelayError::TakenOver { store: self.store.id() }));
+        }
+        if self.event_at(position)? != event {
             let head = *self.store.head().borrow();
             return Err(Ending::Error(RelayError::StoreBehind { head, checkpoint: position }));
         }
         Ok(position)
+    }
+
+    fn event_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+        let Some(before) = position.0.checked_sub(1) else { return Ok(None) };
+        Ok(self.store.read_all_blocking(Position(before), 1)?.first().map(|event| event.id))
     }
 
     /// Refuses another number of partitions, and remembers what the next start is to be compared with.

@@ -17,7 +17,7 @@ use event_sourcing::{
     service::{failure::Failure, health::Health, listener, stop::Shutdown, supervisor::Supervisor},
     store::{Owner, Store},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 pub use crate::config::Config;
 pub use crate::orders_table::{count, unfinished};
@@ -52,6 +52,7 @@ pub async fn run(
         "starting"
     );
     let client = Client::new(SERVICE, &config.kafka.kafka_brokers, config.kafka.properties.clone());
+    let (agreed, agreement) = watch::channel(false);
     let inbox = Inbox::<Order> {
         store: store.clone(),
         client: client.clone(),
@@ -60,6 +61,7 @@ pub async fn run(
         dead_letters: config.kafka.events_topic(&dead_letters::topic_of(SERVICE)),
         cluster: cluster.clone(),
         reader: payment_outcomes::read,
+        agreed: agreement,
     };
     let relay = Relay {
         store: store.clone(),
@@ -68,6 +70,7 @@ pub async fn run(
         topic: config.kafka.events_topic(TOPIC),
         message: order_event::MESSAGE,
         cluster,
+        agreed,
     };
     let health = Health::new(&store, "orders.v1.OrderService");
     let routes = api::routes(store, &health);

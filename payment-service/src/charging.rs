@@ -16,7 +16,7 @@ use event_sourcing::{
     service::{failure::chain, stop::Stop},
     store::{Commit, Store},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     gateway::{Gateway, NoAnswer},
@@ -44,11 +44,18 @@ const DRAIN: Duration = Duration::from_millis(300);
 pub(crate) struct Charging<G> {
     pub(crate) store: Store,
     pub(crate) gateway: Arc<G>,
+    /// The relay's word that the store is the newest one. Nobody is charged before: an older copy may know of
+    /// payments as due that were settled since.
+    pub(crate) agreed: watch::Receiver<bool>,
 }
 
 impl<G: Gateway> Charging<G> {
     /// Charges what is due until asked to stop.
-    pub(crate) async fn run(self, stop: Stop) -> Result<(), Infallible> {
+    pub(crate) async fn run(mut self, stop: Stop) -> Result<(), Infallible> {
+        tokio::select! {
+            () = stop.requested() => return Ok(()),
+            Ok(_) = self.agreed.wait_for(|agreed| *agreed) => {}
+        }
         let mut head = self.store.head();
         let mut under_way = HashSet::new();
         let mut calls: JoinSet<StreamId> = JoinSet::new();

@@ -21,7 +21,7 @@ use event_sourcing::{
     service::{failure::Failure, health::Health, listener, stop::Shutdown, supervisor::Supervisor},
     store::{Owner, Store},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 pub use crate::config::{Config, GatewayLocation};
 pub use crate::payments_table::unfinished;
@@ -60,6 +60,7 @@ pub async fn run(
     let gateway = Simulated::open(ledger, config.gateway_latency, config.gateway_key_memory)
         .map_err(|error| Failure::configuration(format!("cannot open the ledger {}: {error}", ledger.display())))?;
     let client = Client::new(SERVICE, &config.kafka.kafka_brokers, config.kafka.properties.clone());
+    let (agreed, agreement) = watch::channel(false);
     let inbox = Inbox::<Payment> {
         store: store.clone(),
         client: client.clone(),
@@ -68,8 +69,9 @@ pub async fn run(
         dead_letters: config.kafka.events_topic(&dead_letters::topic_of(SERVICE)),
         cluster: cluster.clone(),
         reader: order_events::read,
+        agreed: agreement.clone(),
     };
-    let charging = Charging { store: store.clone(), gateway: Arc::new(gateway) };
+    let charging = Charging { store: store.clone(), gateway: Arc::new(gateway), agreed: agreement };
     let relay = Relay {
         store: store.clone(),
         client,
@@ -77,6 +79,7 @@ pub async fn run(
         topic: config.kafka.events_topic(TOPIC),
         message: payment_event::MESSAGE,
         cluster,
+        agreed,
     };
     let health = Health::new(&store, "payments.v1.PaymentService");
     let routes = api::routes(store, &health);

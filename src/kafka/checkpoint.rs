@@ -10,6 +10,8 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+use uuid::Uuid;
+
 use super::{
     client::{self, ANSWER, Client, Consumer},
     record::Record,
@@ -25,6 +27,9 @@ const PARTITION: i32 = 0;
 /// Longer than a transaction may be open.
 const DECIDED: Duration = Duration::from_secs(15);
 
+/// Stands where the event would, before the first one.
+const NO_EVENT: &str = "-";
+
 /// How many offsets at the topic's end are read first. Each publish leaves a record and a marker there.
 const FIRST_LOOK: i64 = 200;
 
@@ -33,19 +38,33 @@ pub fn topic_of(service: &str) -> String {
     format!("{service}.checkpoints")
 }
 
-/// A checkpoint: everything up to a position is published, and which event that was.
+/// A checkpoint: everything up to a position is published, which event that was, and who wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The position.
     pub position: Position,
     /// The event at that position: another store, or an older copy that went its own way, has another one there.
     pub event: Option<EventId>,
+    /// The process that published last, or was the last to claim that it would.
+    pub publisher: Publisher,
+}
+
+/// A process that publishes a store: a new one at each start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publisher(pub Uuid);
+
+impl Publisher {
+    /// This process, as of now.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
 }
 
 /// The record of a checkpoint.
 pub fn record(topic: &str, store: StoreId, checkpoint: Checkpoint) -> Record {
-    let Checkpoint { position, event } = checkpoint;
-    let value = event.map_or_else(|| position.to_string(), |event| format!("{position} {event}"));
+    let Checkpoint { position, event, publisher } = checkpoint;
+    let event = event.map_or_else(|| NO_EVENT.to_owned(), |event| event.to_string());
+    let value = format!("{position} {event} {}", publisher.0);
     Record {
         topic: topic.to_owned(),
         partition: Some(PARTITION),
@@ -55,42 +74,66 @@ pub fn record(topic: &str, store: StoreId, checkpoint: Checkpoint) -> Record {
     }
 }
 
-/// Reads the newest checkpoint of a store; `None` when there is none.
-///
-/// What it reads is final only after every writer of the store's `transactional.id` was opened anew.
-pub fn read(client: &Client, topic: &str, store: StoreId) -> Result<Option<Checkpoint>, KafkaError> {
-    let mut config = client.consumer("checkpoints"); // no offsets are ever committed under it
-    config.set("enable.partition.eof", "true");
-    config.set("fetch.wait.max.ms", "10"); // the end is told by an empty fetch
-    let consumer: Consumer = client::create(&config)?;
-    let (low, high) = wait_for_the_end(client, &consumer, topic)?;
-    let mut look = FIRST_LOOK;
-    loop {
-        let start = low.max(high - look);
-        let found = newest_since(&consumer, topic, store, start)?;
-        if found.is_some() || start == low {
-            return Ok(found);
-        }
-        look *= 50;
-    }
+/// Reads the checkpoints of one store.
+pub struct Checkpoints<'a> {
+    client: &'a Client,
+    consumer: Consumer,
+    topic: &'a str,
+    store: StoreId,
 }
 
-/// The first offset of the topic and the one after its last, once everything before that is decided.
-///
-/// Other stores write here too, and a `read_committed` reader ends where the first of their open transactions begins:
-/// a newer checkpoint of this store may be behind it. That lasts for as long as their transactions may.
-fn wait_for_the_end(client: &Client, consumer: &Consumer, topic: &str) -> Result<(i64, i64), KafkaError> {
-    let (_, end) = client.questions()?.fetch_watermarks(topic, PARTITION, ANSWER)?;
-    let deadline = Instant::now() + DECIDED;
-    loop {
-        let (low, decided) = consumer.fetch_watermarks(topic, PARTITION, ANSWER)?;
-        if decided >= end {
-            return Ok((low, decided));
+impl<'a> Checkpoints<'a> {
+    /// A reader, without reading yet.
+    pub fn open(client: &'a Client, topic: &'a str, store: StoreId) -> Result<Self, KafkaError> {
+        let mut config = client.consumer("checkpoints"); // no offsets are ever committed under it
+        config.set("enable.partition.eof", "true");
+        config.set("fetch.wait.max.ms", "10"); // the end is told by an empty fetch
+        Ok(Self { client, consumer: client::create(&config)?, topic, store })
+    }
+
+    /// The newest one that is committed; `None` when there is none. A newer one may be under way.
+    pub fn committed(&self) -> Result<Option<Checkpoint>, KafkaError> {
+        let (low, high) = self.consumer.fetch_watermarks(self.topic, PARTITION, ANSWER)?;
+        self.newest(low, high)
+    }
+
+    /// The newest one, once everything in the topic is decided; `None` when there is none. It is final if every writer
+    /// of the store's `transactional.id` was opened anew before.
+    pub fn decided(&self) -> Result<Option<Checkpoint>, KafkaError> {
+        let (low, high) = self.wait_for_the_end()?;
+        self.newest(low, high)
+    }
+
+    fn newest(&self, low: i64, high: i64) -> Result<Option<Checkpoint>, KafkaError> {
+        let mut look = FIRST_LOOK;
+        loop {
+            let start = low.max(high - look);
+            let found = newest_since(&self.consumer, self.topic, self.store, start)?;
+            self.consumer.unassign()?;
+            if found.is_some() || start == low {
+                return Ok(found);
+            }
+            look *= 50;
         }
-        if Instant::now() > deadline {
-            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+    }
+
+    /// The first offset of the topic and the one after its last, once everything before that is decided.
+    ///
+    /// Other stores write here too, and a `read_committed` reader ends where the first of their open transactions
+    /// begins: a newer checkpoint of this store may be behind it. That lasts for as long as their transactions may.
+    fn wait_for_the_end(&self) -> Result<(i64, i64), KafkaError> {
+        let (_, end) = self.client.questions()?.fetch_watermarks(self.topic, PARTITION, ANSWER)?;
+        let deadline = Instant::now() + DECIDED;
+        loop {
+            let (low, decided) = self.consumer.fetch_watermarks(self.topic, PARTITION, ANSWER)?;
+            if decided >= end {
+                return Ok((low, decided));
+            }
+            if Instant::now() > deadline {
+                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+            }
+            self.consumer.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
         }
-        consumer.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
     }
 }
 
@@ -130,11 +173,12 @@ fn parse(value: Option<&[u8]>) -> Result<Checkpoint, KafkaError> {
     let parsed = value.and_then(|value| {
         let mut words = std::str::from_utf8(value).ok()?.split(' ');
         let position = Position(words.next()?.parse().ok()?);
-        let event = match words.next() {
-            Some(id) => Some(EventId::parse(id)?),
-            None => None,
+        let event = match words.next()? {
+            NO_EVENT => None,
+            id => Some(EventId::parse(id)?),
         };
-        Some(Checkpoint { position, event })
+        let publisher = Publisher(words.next()?.parse().ok()?);
+        Some(Checkpoint { position, event, publisher })
     });
     parsed.ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))
 }

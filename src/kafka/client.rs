@@ -2,14 +2,17 @@
 //!
 //! What a user may tune is set unless it was given; what a promise rests on is set last and always wins.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig, ClientContext,
     admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
 };
 
 /// How long librdkafka waits before it sends a request again. A commit that took nearly as long may have
@@ -26,18 +29,23 @@ pub(crate) const MAX_RECORD: &str = "2097152";
 /// How long one question to the cluster may take before it counts as unanswered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Where the cluster is and how it is reached.
-#[derive(Clone, Debug)]
+/// How long one question about the cluster is waited for before the one who asks looks up. The connection goes on being
+/// made meanwhile, and is there for the next question.
+pub(crate) const QUESTION: Duration = Duration::from_secs(1);
+
+/// Where the cluster is and how it is reached. Clones share the connection for questions.
+#[derive(Clone)]
 pub struct Client {
     name: Arc<str>,
     brokers: Arc<str>,
     properties: Arc<[(String, String)]>,
+    questions: Arc<OnceLock<Consumer>>,
 }
 
 impl Client {
     /// A client called `name` in the brokers' logs. `properties` are librdkafka's; none of them weakens a promise.
     pub fn new(name: &str, brokers: &str, properties: Vec<(String, String)>) -> Self {
-        Self { name: name.into(), brokers: brokers.into(), properties: properties.into() }
+        Self { name: name.into(), brokers: brokers.into(), properties: properties.into(), questions: Arc::default() }
     }
 
     /// Where the cluster is, as given.
@@ -90,11 +98,15 @@ impl Client {
 
     /// For questions about the cluster. A consumer, because a producer's question about a topic makes it on
     /// clusters that allow that; and without a group, which would take 100 ms to leave.
-    pub(crate) fn questions(&self) -> Result<Consumer, KafkaError> {
+    pub(crate) fn questions(&self) -> Result<&Consumer, KafkaError> {
+        if let Some(consumer) = self.questions.get() {
+            return Ok(consumer);
+        }
         let mut config = self.base();
         // Where a topic ends is asked with whatever is still undecided.
         config.set("isolation.level", "read_uncommitted");
-        create(&config)
+        let consumer = create(&config)?;
+        Ok(self.questions.get_or_init(|| consumer))
     }
 
     /// For making topics.
@@ -148,15 +160,6 @@ impl ConsumerContext for Quiet {}
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
-}
-
-/// Whether another producer with the same `transactional.id` has taken over.
-pub(crate) fn is_fenced(error: &KafkaError) -> bool {
-    let code = if let KafkaError::Transaction(error) = error { Some(error.code()) } else { error.rdkafka_error_code() };
-    matches!(
-        code,
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-    )
 }
 
 fn millis(duration: Duration) -> String {

@@ -6,7 +6,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::client::{ANSWER, Client, MAX_RECORD};
+use super::client::{ANSWER, Client, MAX_RECORD, QUESTION};
 
 /// A topic as it should be.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
 
 /// How many partitions the topic has; `None` when there is no such topic. Asking does not make it.
 pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaError> {
-    let metadata = client.questions()?.fetch_metadata(Some(topic), ANSWER)?;
+    let metadata = client.questions()?.fetch_metadata(Some(topic), QUESTION)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     match found.error().map(RDKafkaErrorCode::from) {
         None if found.partitions().is_empty() => Ok(None),
@@ -63,6 +63,6 @@ pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {
     client
         .questions()?
         .client()
-        .fetch_cluster_id(ANSWER)
+        .fetch_cluster_id(QUESTION)
         .ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))
 }

@@ -47,9 +47,8 @@ pub struct Input {
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Another producer with the same `transactional.id` has taken over.
-    Fenced,
-    /// Anything after which this producer can do no more.
+    /// Anything after which this producer can do no more, such as a successor with its `transactional.id`, or a
+    /// transaction that stayed open for too long: the broker's answer is the same.
     Fatal,
     /// Anything else.
     Failed,
@@ -73,8 +72,6 @@ pub enum Outcome {
     NotCommitted,
     /// One or the other: the checkpoint tells, read after the successor is initialized.
     Unknown,
-    /// They see none, and another process has taken over.
-    Fenced,
 }
 
 /// One transaction, from before its beginning.
@@ -95,9 +92,6 @@ impl Transaction {
     pub fn next(&mut self, input: Input) -> Action {
         self.doing = match (self.doing, input.result) {
             (Action::Begin, Ok(())) => Action::Send,
-            (Action::Begin | Action::Send | Action::Drain | Action::Abort, Err(Fault::Fenced)) => {
-                finish(Outcome::Fenced, false)
-            }
             // Nobody asked for a commit, so there is none.
             (Action::Begin, Err(_)) | (Action::Send | Action::Drain | Action::Abort, Err(Fault::Fatal)) => {
                 finish(Outcome::NotCommitted, false)
@@ -110,7 +104,7 @@ impl Transaction {
             (Action::Drain, _) => Action::Abort,
             (Action::Commit, Ok(())) => finish(Outcome::Committed, input.took <= SURELY_SENT_ONCE),
             // The failed commit may have been the second copy: only the checkpoint knows.
-            (Action::Commit, Err(Fault::Fenced | Fault::Fatal | Fault::Failed)) => finish(Outcome::Unknown, false),
+            (Action::Commit, Err(Fault::Fatal | Fault::Failed)) => finish(Outcome::Unknown, false),
             (Action::Abort, result) => finish(Outcome::NotCommitted, result.is_ok() && input.took <= SURELY_SENT_ONCE),
             (Action::Finish(finish), _) => Action::Finish(finish),
         };
@@ -163,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_failed_commit_is_unknown_whatever_the_error_says() {
-        for fault in [Fault::Failed, Fault::Fatal, Fault::Fenced] {
+        for fault in [Fault::Failed, Fault::Fatal] {
             assert_eq!(run([OK, OK, OK, failing(fault)]).last(), Some(&finish(Outcome::Unknown, false)));
         }
     }
@@ -187,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_fenced_producer_says_so_unless_a_commit_was_under_way() {
-        let fenced = failing(Fault::Fenced);
-        for inputs in
-            [vec![fenced], vec![OK, fenced], vec![OK, OK, fenced], vec![OK, failing(Fault::Failed), OK, fenced]]
-        {
-            assert_eq!(run(inputs).last(), Some(&finish(Outcome::Fenced, false)));
+    fn a_producer_that_can_do_no_more_ends_at_once() {
+        let fatal = failing(Fault::Fatal);
+        for inputs in [vec![fatal], vec![OK, fatal], vec![OK, OK, fatal], vec![OK, failing(Fault::Failed), OK, fatal]] {
+            let actions = run(inputs.clone());
+            assert_eq!(actions.last(), Some(&finish(Outcome::NotCommitted, false)));
+            assert_eq!(actions.len(), inputs.len() + 1);
         }
     }
 
@@ -201,7 +195,6 @@ mod tests {
             6 => Just(Ok(())),
             1 => Just(Err(Fault::Failed)),
             1 => Just(Err(Fault::Fatal)),
-            1 => Just(Err(Fault::Fenced)),
         ];
         (result, 0..1000u64).prop_map(|(result, took)| Input { result, took: Duration::from_millis(took) })
     }
@@ -223,7 +216,7 @@ mod tests {
                 prop_assert!(before(Action::Drain).is_some_and(|input| input.result.is_ok()));
                 prop_assert!(before(Action::Abort).is_none());
             } else {
-                prop_assert!(matches!(end.outcome, Outcome::NotCommitted | Outcome::Fenced));
+                prop_assert_eq!(end.outcome, Outcome::NotCommitted);
             }
             prop_assert_eq!(
                 end.outcome == Outcome::Committed,

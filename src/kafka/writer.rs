@@ -8,7 +8,7 @@ use std::{
 use rdkafka::{error::KafkaError, producer::Producer as _};
 
 use super::{
-    client::{self, ANSWER, Client},
+    client::{ANSWER, Client},
     producer::Producer,
     record::Record,
     transaction::{Action, Fault, Finish, Input, Outcome, Transaction},
@@ -46,9 +46,14 @@ impl Writer {
     /// what it left open is aborted. A fixed id per store does that at once after a crash; a random one would hold up
     /// every `read_committed` reader until the transaction's timeout.
     pub fn open(client: &Client, transactional_id: &str) -> Result<Self, KafkaError> {
-        Ok(Self {
-            turns: [open(client, &format!("{transactional_id}-0"))?, open(client, &format!("{transactional_id}-1"))?],
-        })
+        let turn = |number: u8| open(client, &format!("{transactional_id}-{number}"));
+        // Beside each other: each waits half a second where a predecessor was killed with a transaction open.
+        let (first, second) = thread::scope(|scope| {
+            let second = scope.spawn(|| turn(1));
+            (turn(0), second.join())
+        });
+        let panicked = |_| KafkaError::ClientCreation("the opening of a producer panicked".to_owned());
+        Ok(Self { turns: [first?, second.map_err(panicked)??] })
     }
 
     /// Publishes the records in one transaction. Blocks for some ten seconds at most.
@@ -87,8 +92,9 @@ fn open(client: &Client, transactional_id: &str) -> Result<Producer, KafkaError>
     let librdkafka = producer.librdkafka();
     // librdkafka looks for a coordinator at once only over a connection to a broker that it knows by its number, and
     // else half a second later: the first question finds out the numbers, the second connects.
-    let _ = librdkafka.client().fetch_cluster_id(ANSWER);
-    librdkafka.client().fetch_metadata(None, ANSWER)?;
+    for _ in 0..2 {
+        librdkafka.client().fetch_metadata(None, ANSWER)?;
+    }
     librdkafka.init_transactions(ANSWER)?;
     Ok(producer)
 }
@@ -105,9 +111,7 @@ fn drain(producer: &Producer) -> Result<(), KafkaError> {
 }
 
 fn fault(error: &KafkaError) -> Fault {
-    if client::is_fenced(error) {
-        Fault::Fenced
-    } else if let KafkaError::Transaction(error) = error
+    if let KafkaError::Transaction(error) = error
         && error.is_fatal()
     {
         Fault::Fatal

@@ -12,20 +12,24 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub struct Backoff {
     pause: Duration,
     said: bool,
-    broken: String,
-    healed: String,
+    doing: String,
 }
 
 impl Backoff {
-    /// The words for the two lines.
-    pub fn new(broken: String, healed: String) -> Self {
-        Self { pause: SHORTEST, said: false, broken, healed }
+    /// What is being done, for the two lines: `publishing to order-events`.
+    pub fn new(doing: String) -> Self {
+        Self { pause: SHORTEST, said: false, doing }
+    }
+
+    /// Whether something is broken that was said to be.
+    pub fn is_waiting(&self) -> bool {
+        self.said
     }
 
     /// Says what is wrong, unless it was said already.
     pub fn say(&mut self, error: &(dyn Error + 'static)) {
         if !std::mem::replace(&mut self.said, true) {
-            tracing::warn!(error = chain(error), "{}", self.broken);
+            tracing::warn!(error = chain(error), "{} waits", self.doing);
         }
     }
 
@@ -41,7 +45,7 @@ impl Backoff {
     pub fn reset(&mut self) {
         self.pause = SHORTEST;
         if std::mem::take(&mut self.said) {
-            tracing::info!("{}", self.healed);
+            tracing::info!("{} goes on", self.doing);
         }
     }
 }

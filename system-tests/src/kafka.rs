@@ -5,6 +5,8 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -84,8 +86,11 @@ impl Kafka {
         self.start_again()
     }
 
-    pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<()> {
+    /// Kills it, and starts it again after a while.
+    #[expect(clippy::disallowed_methods, reason = "the while")]
+    pub(crate) fn kill_and_start(&mut self, after: Duration) -> anyhow::Result<()> {
         self.process.kill()?;
+        thread::sleep(after);
         self.start_again()
     }
 
@@ -139,7 +144,11 @@ offsets.topic.num.partitions=8
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=8
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 "
     )
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -79,6 +79,19 @@ impl Load {
         }
         Ok(std::mem::take(&mut self.books.lock().unwrap_or_else(PoisonError::into_inner)))
     }
+}
+
+/// Places orders one after the other, each until it is answered, and returns their ids.
+pub(crate) fn place_some(url: &str, request_ids: impl IntoIterator<Item = String>) -> anyhow::Result<Vec<String>> {
+    let agent = agent();
+    request_ids.into_iter().map(|request_id| place_until_answered(&agent, url, &request_id)).collect()
+}
+
+/// Places orders, answered or not, until told to stop.
+pub(crate) fn place_until(url: &str, name: &str, stop: &AtomicBool) {
+    let agent = agent();
+    let numbers = (0..).take_while(|_: &u64| !stop.load(Ordering::Relaxed));
+    numbers.for_each(|number| drop(place(&agent, url, &format!("{name}-{number}"))));
 }
 
 /// Repeats some calls whose answers are known: how many, and what was answered otherwise.

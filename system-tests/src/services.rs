@@ -1,7 +1,7 @@
 //! The two programs, as processes.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,7 +16,7 @@ use crate::tools;
 /// Longer than anything takes to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Orders,
     Payments,
@@ -39,94 +39,132 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
 
 /// Both services. Killed when dropped.
 pub(crate) struct Services {
-    orders: Service,
-    payments: Service,
-    directory: PathBuf,
-}
-
-struct Service {
-    command: Box<dyn Fn() -> Command>,
-    log: PathBuf,
-    address: SocketAddr,
-    process: Child,
+    pub(crate) orders: Service,
+    pub(crate) payments: Service,
 }
 
 impl Services {
     pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str) -> anyhow::Result<Self> {
-        let orders = Service::start(programs, directory, brokers, "order-service", &["--store", "sqlite:orders.db"])?;
-        let payments = Service::start(
-            programs,
-            directory,
-            brokers,
-            "payment-service",
-            &["--store", "sqlite:payments.db", "--gateway", "simulated:charges.db"],
-        )?;
-        Ok(Self { orders, payments, directory: directory.to_owned() })
-    }
-
-    pub(crate) fn orders_url(&self) -> String {
-        format!("http://{}/orders", self.orders.address)
-    }
-
-    pub(crate) fn ledger(&self) -> PathBuf {
-        self.directory.join("charges.db")
-    }
-
-    pub(crate) fn restart(&mut self, kind: Kind) -> anyhow::Result<()> {
-        self.of(kind).stop()?;
-        self.of(kind).start_again()
-    }
-
-    pub(crate) fn kill_and_start(&mut self, kind: Kind) -> anyhow::Result<()> {
-        self.of(kind).process.kill()?;
-        self.of(kind).process.wait()?;
-        self.of(kind).start_again()
+        let orders = Service::start(programs, directory, brokers, Kind::Orders)?;
+        let payments = Service::start(programs, directory, brokers, Kind::Payments)?;
+        Ok(Self { orders, payments })
     }
 
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.orders.stop()?;
         self.payments.stop()
     }
+}
 
-    fn of(&mut self, kind: Kind) -> &mut Service {
-        match kind {
-            Kind::Orders => &mut self.orders,
-            Kind::Payments => &mut self.payments,
-        }
-    }
+/// One program as a process. Killed when dropped.
+pub(crate) struct Service {
+    command: Box<dyn Fn() -> Command>,
+    directory: PathBuf,
+    log: PathBuf,
+    address: SocketAddr,
+    process: Child,
 }
 
 impl Service {
-    fn start(programs: &Path, directory: &Path, brokers: &str, name: &str, args: &[&str]) -> anyhow::Result<Self> {
+    /// Starts it with its files in a directory.
+    pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str, kind: Kind) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let (name, files) = match kind {
+            Kind::Orders => ("order-service", ["--store", "sqlite:orders.db"].as_slice()),
+            Kind::Payments => {
+                ("payment-service", ["--store", "sqlite:payments.db", "--gateway", "simulated:charges.db"].as_slice())
+            }
+        };
         let program = programs.join(name);
         let log = directory.join(format!("{name}.log"));
         let mut flags = vec!["--listen".to_owned(), address.to_string()];
         flags.extend(["--kafka-brokers", brokers, "--topic-partitions", "3"].map(str::to_owned));
-        flags.extend(args.iter().map(|arg| (*arg).to_owned()));
+        flags.extend(files.iter().map(|arg| (*arg).to_owned()));
         let directory = directory.to_owned();
+        let place = directory.clone();
         let command = Box::new(move || {
             let mut command = Command::new(&program);
-            command.args(&flags).current_dir(&directory).stdin(Stdio::null());
+            command.args(&flags).current_dir(&place).stdin(Stdio::null());
             command
         });
         let process = spawn(command(), &log, address)?;
-        Ok(Self { command, log, address, process })
+        Ok(Self { command, directory, log, address, process })
     }
 
-    fn start_again(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn orders_url(&self) -> String {
+        format!("http://{}/orders", self.address)
+    }
+
+    /// A file of it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Asks it to stop, expects the exit code of a clean stop, and starts it again.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        self.stop()?;
+        self.start_again()
+    }
+
+    pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        self.start_again()
+    }
+
+    /// Starts it again after it was stopped.
+    pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
         self.process = spawn((self.command)(), &self.log, self.address)?;
         Ok(())
     }
 
-    /// Asks it to stop, and expects the exit code of a clean stop.
-    fn stop(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        self.check()?;
         signal(&self.process, "-TERM")?;
         let status = self.process.wait()?;
         if !status.success() {
-            bail!("it ended with {status}; its log is {}", self.log.display());
+            bail!("{} ended with {status}:\n{}", self.log.display(), self.last_lines());
         }
         Ok(())
+    }
+
+    /// Stops it in the middle of whatever it does, until [`resume`](Self::resume).
+    pub(crate) fn freeze(&self) -> anyhow::Result<()> {
+        signal(&self.process, "-STOP")
+    }
+
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        signal(&self.process, "-CONT")
+    }
+
+    /// Fails when it has ended by itself.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended with {status}:\n{}", self.log.display(), self.last_lines()),
+        }
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    pub(crate) fn wait_until_it_ends(&mut self) -> anyhow::Result<Option<i32>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status.code());
+            }
+            if Instant::now() > deadline {
+                bail!("it did not end within {PATIENCE:?}:\n{}", self.last_lines());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_lines(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }
 

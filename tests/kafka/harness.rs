@@ -22,6 +22,7 @@ use event_sourcing::{
     testing::eventually,
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 pub(crate) const SERVICE: &str = "test-service";
 pub(crate) const TOPIC: &str = "test-events";
@@ -147,6 +148,7 @@ pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cl
         topic: topic(TOPIC),
         message: "test.Word",
         cluster,
+        agreed: watch::Sender::new(false),
     };
     Running::start(move |stop| relay.run(stop))
 }
@@ -160,6 +162,7 @@ pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<Inb
         dead_letters: topic(&dead_letters::topic_of(SERVICE)),
         cluster: Cluster::Existing,
         reader: read,
+        agreed: watch::Sender::new(true).subscribe(),
     };
     Running::start(move |stop| inbox.run(stop))
 }

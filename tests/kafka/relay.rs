@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use event_sourcing::{
     event::{Event, EventId, Position, StreamId},
     kafka::{
-        checkpoint::{self, Checkpoint},
+        checkpoint::{self, Checkpoint, Checkpoints, Publisher},
         embedded::{ApiKey, EmbeddedBroker, ErrorCode},
         record::Received,
         writer::Writer,
@@ -39,7 +39,8 @@ fn published(broker: &EmbeddedBroker, count: usize) -> Vec<Received> {
 }
 
 fn checkpoint_of(broker: &EmbeddedBroker, store: &Store) -> Option<Position> {
-    let read = checkpoint::read(&client(broker), &checkpoint::topic_of(SERVICE), store.id());
+    let (client, topic) = (client(broker), checkpoint::topic_of(SERVICE));
+    let read = Checkpoints::open(&client, &topic, store.id()).expect("opens").decided();
     read.expect("reads").map(|checkpoint| checkpoint.position)
 }
 
@@ -148,12 +149,36 @@ async fn a_broker_that_is_away_is_waited_for() {
     assert_published(&store, &unique(&records));
 }
 
+/// The broker's answer is the same, whether a transaction was open for too long or another process has taken over.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_of_the_store_is_refused() {
+async fn a_fenced_publisher_goes_on_unless_another_has_claimed_the_store() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let last = say_many(&store, 3).await[2].id;
+    publish_checkpoint(&broker, &store, Position(3), last); // by an earlier process, which is no more
+    let relay = start_relay(&store, &broker);
+    say_many(&store, 3).await;
+    published(&broker, 3);
+    broker.fail(ApiKey::AddPartitionsToTxn, &[ErrorCode::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    let last = say_many(&store, 3).await[8].id;
+    published(&broker, 6);
+    eventually("its checkpoint is written", || checkpoint_of(&broker, &store) == Some(Position(9)));
+
+    publish_checkpoint(&broker, &store, Position(9), last);
+    broker.fail(ApiKey::AddPartitionsToTxn, &[ErrorCode::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    say_many(&store, 3).await;
+    let error = relay.ended().expect_err("refused");
+    assert!(matches!(error, RelayError::TakenOver { .. }), "another reason: {error}");
+    assert_eq!(published(&broker, 6).len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_store_is_refused_before_it_fences_anyone() {
     let broker = start_broker();
     let (_directory, store) = new_store();
     say_many(&store, 3).await;
     publish_checkpoint(&broker, &store, Position(4), EventId::generate());
+    broker.track_requests();
     let refused = || start_relay(&store, &broker).ended().expect_err("refused");
     let error = refused();
     assert!(
@@ -167,6 +192,7 @@ async fn an_older_copy_of_the_store_is_refused() {
         matches!(error, RelayError::StoreBehind { head: Position(6), checkpoint: Position(4) }),
         "another reason: {error}"
     );
+    assert_eq!(broker.requests(ApiKey::InitProducerId), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +256,7 @@ async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_all_
 
 fn publish_checkpoint(broker: &EmbeddedBroker, store: &Store, position: Position, event: EventId) {
     let writer = Writer::open(&client(broker), "test").expect("opens");
-    let record =
-        checkpoint::record(&checkpoint::topic_of(SERVICE), store.id(), Checkpoint { position, event: Some(event) });
+    let checkpoint = Checkpoint { position, event: Some(event), publisher: Publisher::generate() };
+    let record = checkpoint::record(&checkpoint::topic_of(SERVICE), store.id(), checkpoint);
     assert!(writer.commit(&[record]).error.is_none());
 }
