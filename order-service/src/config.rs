@@ -2,19 +2,57 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
-use event_sourcing::{kafka::args::KafkaArgs, store::Location};
+use clap::{Args, Parser, Subcommand};
+use event_sourcing::{kafka::args::KafkaArgs, service::log::LogArgs, store::Location};
 
 /// Takes orders over gRPC and HTTP, keeps what happens to them, and publishes it to Kafka.
-#[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 100)]
+///
+/// Without a subcommand it serves, and waits for what is not there yet.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// How it serves.
+    #[command(flatten)]
+    pub serve: Config,
+
+    /// What to do instead.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows everything that happened, beside the running service
+    Log {
+        /// Where the orders are kept: sqlite:PATH
+        #[arg(long, env, default_value = STORE, value_name = "URL")]
+        store: Location,
+
+        /// What is shown, and how
+        #[command(flatten)]
+        log: LogArgs,
+    },
+    /// Asks the running service whether it is ready; exits with 0 or 69
+    Health {
+        /// Where it takes calls
+        #[arg(long, env, default_value = LISTEN, value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+}
+
+const LISTEN: &str = "127.0.0.1:3001";
+const STORE: &str = "sqlite:orders.db";
+
+/// How the service runs.
+#[derive(Args, Clone, Debug)]
 pub struct Config {
     /// Where to take calls, gRPC and HTTP alike
-    #[arg(long, env, default_value = "127.0.0.1:3001", value_name = "ADDRESS:PORT")]
+    #[arg(long, env, default_value = LISTEN, value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
     /// Where the orders are kept: sqlite:PATH
-    #[arg(long, env, default_value = "sqlite:orders.db", value_name = "URL")]
+    #[arg(long, env, default_value = STORE, value_name = "URL")]
     pub store: Location,
 
     /// Kafka

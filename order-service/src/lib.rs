@@ -13,13 +13,21 @@ mod payment_outcomes;
 use event_sourcing::{
     inbox::Inbox,
     kafka::{client::Client, dead_letters},
+    proto,
     relay::{Cluster, Relay},
-    service::{failure::Failure, health::Health, listener, stop::Shutdown, supervisor::Supervisor},
-    store::{Owner, Store},
+    service::{
+        failure::Failure,
+        health::Health,
+        listener,
+        log::{self, LogArgs},
+        stop::Shutdown,
+        supervisor::Supervisor,
+    },
+    store::{Location, Log, Owner, Store},
 };
 use tokio::{net::TcpListener, sync::watch};
 
-pub use crate::config::Config;
+pub use crate::config::{Cli, Command, Config};
 pub use crate::orders_table::{count, unfinished};
 use crate::{order::Order, orders_table::OrdersTable};
 
@@ -29,10 +37,17 @@ pub const SERVICE: &str = "order-service";
 /// The topic that it publishes to.
 pub const TOPIC: &str = "order-events";
 
+const OWNER: Owner = Owner { service: SERVICE, event_types: order_event::EVENT_TYPES };
+
+/// Shows the store's log, beside the running service.
+pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
+    let log = Log::open(store, OWNER).map_err(Failure::configuration)?;
+    log::show(&log, order_event::MESSAGE, proto::orders::DESCRIPTORS, args)
+}
+
 /// Opens the store of order-service.
 pub fn open_store(config: &Config) -> Result<Store, Failure> {
-    let owner = Owner { service: SERVICE, event_types: order_event::EVENT_TYPES };
-    Store::open(&config.store, owner, OrdersTable).map_err(Failure::configuration)
+    Store::open(&config.store, OWNER, OrdersTable).map_err(Failure::configuration)
 }
 
 /// Runs the service until it is asked to stop. Kafka need not be there: orders are taken meanwhile.

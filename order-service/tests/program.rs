@@ -1,7 +1,7 @@
 //! The program itself: a broker that is not there, signals, a full disk, and what cannot start.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
 };
@@ -112,4 +112,47 @@ fn what_cannot_start_says_so_in_one_line_with_the_right_code() {
         assert!(said.contains(text), "{said}");
         assert!(code == 64 || said.lines().count() == 1, "{said}");
     }
+}
+
+fn run(directory: &TempDir, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_order-service"));
+    let output = command.args(args).current_dir(directory.path()).output().expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_log_and_the_health_are_shown_beside_the_running_service() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = start(&directory, "");
+    for customer in ["ann", "bob", "cid"] {
+        assert_eq!(program.post(customer), 201);
+    }
+    let (code, log, _) = run(&directory, &["log", "--from", "2"]);
+    assert_eq!((code, log.lines().count()), (Some(0), 2), "{log}");
+    assert!(log.contains("OrderCreated") && log.contains(r#""customerId":"bob""#), "{log}");
+
+    let (_, log, _) = run(&directory, &["log", "--json"]);
+    let events: Vec<serde_json::Value> = log.lines().map(|line| line.parse().expect("JSON")).collect();
+    let order = events[2]["message"]["orderId"].as_str().expect("an id");
+    assert_eq!((&events[2]["position"], &events[2]["message"]["orderCreated"]["amount"]), (&3.into(), &500.into()));
+    let (_, log, _) = run(&directory, &["log", "--order", order]);
+    assert!(log.lines().count() == 1 && log.contains("cid"), "{log}");
+
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_order-service"));
+    let mut follow = follow.args(["log", "--follow", "--from", "4"]).current_dir(directory.path());
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("starts");
+    assert_eq!(program.post("dot"), 201);
+    let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
+    assert!(lines.next().expect("a line").expect("text").contains("dot"));
+    drop(lines); // its reader goes away
+    assert_eq!(program.post("eve"), 201);
+    assert_eq!(follow.wait().expect("ends").code(), Some(0));
+
+    let listen = program.address.to_string();
+    assert_eq!(run(&directory, &["health", "--listen", &listen]).0, Some(0));
+    drop(program);
+    assert_eq!(run(&directory, &["health", "--listen", &listen]).0, Some(69));
+    let (code, _, said) = run(&directory, &["log", "--store", "sqlite:none.db"]);
+    assert!(code == Some(78) && said.contains("none.db") && !directory.path().join("none.db").exists(), "{said}");
 }

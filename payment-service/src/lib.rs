@@ -17,13 +17,21 @@ use std::sync::Arc;
 use event_sourcing::{
     inbox::Inbox,
     kafka::{client::Client, dead_letters},
+    proto,
     relay::{Cluster, Relay},
-    service::{failure::Failure, health::Health, listener, stop::Shutdown, supervisor::Supervisor},
-    store::{Owner, Store},
+    service::{
+        failure::Failure,
+        health::Health,
+        listener,
+        log::{self, LogArgs},
+        stop::Shutdown,
+        supervisor::Supervisor,
+    },
+    store::{Location, Log, Owner, Store},
 };
 use tokio::{net::TcpListener, sync::watch};
 
-pub use crate::config::{Config, GatewayLocation};
+pub use crate::config::{Cli, Command, Config, GatewayLocation};
 pub use crate::payments_table::unfinished;
 use crate::{charging::Charging, gateway::simulated::Simulated, payment::Payment, payments_table::PaymentsTable};
 
@@ -33,10 +41,17 @@ pub const SERVICE: &str = "payment-service";
 /// The topic that it publishes to.
 pub const TOPIC: &str = "payment-events";
 
+const OWNER: Owner = Owner { service: SERVICE, event_types: payment_event::EVENT_TYPES };
+
+/// Shows the store's log, beside the running service.
+pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
+    let log = Log::open(store, OWNER).map_err(Failure::configuration)?;
+    log::show(&log, payment_event::MESSAGE, proto::payments::DESCRIPTORS, args)
+}
+
 /// Opens the store of payment-service.
 pub fn open_store(config: &Config) -> Result<Store, Failure> {
-    let owner = Owner { service: SERVICE, event_types: payment_event::EVENT_TYPES };
-    Store::open(&config.store, owner, PaymentsTable).map_err(Failure::configuration)
+    Store::open(&config.store, OWNER, PaymentsTable).map_err(Failure::configuration)
 }
 
 /// Runs the service until it is asked to stop. Neither Kafka nor the gateway need be there: they are waited for.

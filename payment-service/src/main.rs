@@ -4,19 +4,23 @@ use std::process::ExitCode;
 
 use event_sourcing::{
     relay::Cluster,
-    service::{cli, failure::Failure, listener, stop, telemetry},
+    service::{cli, failure::Failure, health, listener, stop, telemetry},
 };
-use payment_service::Config;
+use payment_service::{Cli, Command, Config};
 use tracing::level_filters::LevelFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config: Config = match cli::parse() {
-        Ok(config) => config,
+    let cli: Cli = match cli::parse() {
+        Ok(cli) => cli,
         Err(exit) => return exit,
     };
     telemetry::init(LevelFilter::INFO);
-    cli::exit(serve(config).await)
+    cli::exit(match cli.command {
+        None => serve(cli.serve).await,
+        Some(Command::Log { store, log }) => payment_service::show_log(&store, &log),
+        Some(Command::Health { listen }) => health::ask(listen),
+    })
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

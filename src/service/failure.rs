@@ -10,6 +10,14 @@ pub enum Failure {
     /// Something given to it does not work: a flag, a file, a port. Nothing was started.
     #[error("{0}")]
     Configuration(#[source] Source),
+    /// A subcommand could not do what it was asked for.
+    #[error("{name}: {}", chain(source.as_ref()))]
+    Subcommand {
+        /// Which one.
+        name: &'static str,
+        /// Why.
+        source: Source,
+    },
     /// A part of it ended.
     #[error("{part} ended: {}", chain(source.as_ref()))]
     Part {
@@ -26,10 +34,16 @@ impl Failure {
         Self::Configuration(source.into())
     }
 
-    /// 78 for a wrong configuration, 70 for a part that ended.
+    /// A subcommand could not do what it was asked for.
+    pub fn subcommand(name: &'static str, source: impl Into<Source>) -> Self {
+        Self::Subcommand { name, source: source.into() }
+    }
+
+    /// 78 for a wrong configuration, 69 for what a subcommand needs and does not get, 70 for a part that ended.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(78),
+            Self::Subcommand { .. } => ExitCode::from(69),
             Self::Part { .. } => ExitCode::from(70),
         }
     }

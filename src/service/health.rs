@@ -3,7 +3,12 @@
 //! The answer is yes as long as the store can write, and no once the service is stopping. Whether Kafka is there is
 //! not asked: calls are answered without it.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::sync::watch;
@@ -13,8 +18,36 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use super::stop::Stop;
+use super::{failure::Failure, stop::Stop};
 use crate::store::Store;
+
+/// How long a running service may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// The subcommand `health`: asks the service that listens on an address whether it is ready. For containers, which
+/// have no curl.
+pub fn ask(listen: SocketAddr) -> Result<(), Failure> {
+    let reachable = match listen.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
+        ip if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listen.port())),
+        _ => listen,
+    };
+    let status = readyz(reachable).map_err(|error| Failure::subcommand("health", format!("{reachable}: {error}")))?;
+    if status.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    Err(Failure::subcommand("health", format!("{reachable} answers: {status}")))
+}
+
+/// The first line of the answer.
+fn readyz(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    write!(stream, "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut status = String::new();
+    BufReader::new(stream).take(1024).read_line(&mut status)?;
+    Ok(status.trim_end().to_owned())
+}
 
 /// The health of one service.
 pub struct Health {

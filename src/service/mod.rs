@@ -6,6 +6,7 @@ pub mod cli;
 pub mod failure;
 pub mod health;
 pub mod listener;
+pub mod log;
 pub mod stop;
 pub mod supervisor;
 pub mod telemetry;

@@ -23,7 +23,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-pub use self::schema::OpenError;
+pub use self::{reads::Log, schema::OpenError};
 use self::{reads::Readers, writer::Request};
 use crate::event::{Event, NewEvent, Position, StreamId, Version};
 

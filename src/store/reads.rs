@@ -10,8 +10,43 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use super::ReadError;
+use super::{Location, OpenError, Owner, ReadError, StoreId, schema};
 use crate::event::{Event, EventId, Position, StreamId, Version, from_micros};
+
+/// The log of a store, read beside the process that writes it.
+pub struct Log {
+    readers: Readers,
+    id: StoreId,
+}
+
+impl Log {
+    /// Opens the log of a store that is there. Nothing is changed, and nobody is kept from anything.
+    pub fn open(location: &Location, owner: Owner) -> Result<Self, OpenError> {
+        let path = location.path();
+        Ok(Self { readers: Readers::new(path.to_owned()), id: schema::inspect(path, owner)? })
+    }
+
+    /// The store's id.
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// The newest position.
+    pub fn head(&self) -> Result<Position, ReadError> {
+        self.readers.read(schema::head)
+    }
+
+    /// Up to `limit` events of all streams after a position, in order.
+    pub fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Event>, ReadError> {
+        self.readers.read(|connection| all(connection, after, limit))
+    }
+
+    /// One stream's events after a position, in order.
+    pub fn read_stream(&self, stream: StreamId, after: Position) -> Result<Vec<Event>, ReadError> {
+        let events = self.readers.read(|connection| self::stream(connection, stream))?;
+        Ok(events.into_iter().filter(|event| event.position > after).collect())
+    }
+}
 
 /// Enough for a disk; more would only wait for each other.
 const CONNECTIONS: usize = 4;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
 
 use super::{
@@ -118,13 +118,7 @@ pub(super) fn open<T: ReadTable>(path: &Path, owner: Owner) -> Result<Opened, Op
         Locked::Ours(lock) => lock,
         Locked::Theirs(process) => return Err(OpenError::InUse { path: path.to_owned(), process }),
     };
-    check_and_prepare::<T>(path, owner, lock).map_err(|error| match error {
-        Refusal::Stated(error) => error,
-        Refusal::Sqlite(source) if source.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            OpenError::Foreign { path: path.to_owned() }
-        }
-        Refusal::Sqlite(source) => OpenError::Sqlite { path: path.to_owned(), source },
-    })
+    check_and_prepare::<T>(path, owner, lock).map_err(|refusal| refusal.into_error(path))
 }
 
 enum Refusal {
@@ -132,10 +126,37 @@ enum Refusal {
     Sqlite(rusqlite::Error),
 }
 
+impl Refusal {
+    fn into_error(self, path: &Path) -> OpenError {
+        match self {
+            Self::Stated(error) => error,
+            Self::Sqlite(source) if source.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                OpenError::Foreign { path: path.to_owned() }
+            }
+            Self::Sqlite(source) => OpenError::Sqlite { path: path.to_owned(), source },
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
+}
+
+/// Checks a store that is there, for reading only, and returns its id.
+pub(super) fn inspect(path: &Path, owner: Owner) -> Result<StoreId, OpenError> {
+    let look = || {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        if application != APPLICATION_ID {
+            return Err(Refusal::Stated(OpenError::Foreign { path: path.to_owned() }));
+        }
+        check(&connection, path, owner)?;
+        id(&connection, path)
+    };
+    look().map_err(|refusal| refusal.into_error(path))
 }
 
 fn check_and_prepare<T: ReadTable>(path: &Path, owner: Owner, lock: Lock) -> Result<Opened, Refusal> {
@@ -156,9 +177,14 @@ fn check_and_prepare<T: ReadTable>(path: &Path, owner: Owner, lock: Lock) -> Res
     connection.execute_batch(T::SCHEMA)?;
     connection.set_prepared_statement_cache_capacity(64);
 
+    let id = id(&connection, path)?;
+    Ok(Opened { id, head: head(&connection)?, event_types: event_types(&connection)?, connection, lock })
+}
+
+fn id(connection: &Connection, path: &Path) -> Result<StoreId, Refusal> {
     let id: String = connection.query_row("SELECT value FROM facts WHERE key = 'store_id'", [], |row| row.get(0))?;
     let id = Uuid::try_parse(&id).map_err(|_damaged| Refusal::Stated(OpenError::Foreign { path: path.to_owned() }))?;
-    Ok(Opened { id: StoreId(id), head: head(&connection)?, event_types: event_types(&connection)?, connection, lock })
+    Ok(StoreId(id))
 }
 
 fn create(connection: &mut Connection, owner: Owner) -> rusqlite::Result<()> {
