@@ -26,7 +26,7 @@ use crate::{
         client::{self, Client, Consumer},
         dead_letters::DeadLetters,
         record::{Incoming, Received},
-        topics::{self, Topic},
+        topics::{self, Topic, TopicError},
     },
     relay::Cluster,
     service::{backoff::Backoff, stop::Stop},
@@ -104,6 +104,7 @@ pub enum InboxError {
 enum Ending {
     Error(InboxError),
     Kafka(KafkaError),
+    Topic(TopicError),
     Stop,
 }
 
@@ -133,6 +134,7 @@ impl<A: Aggregate> Inbox<A> {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
                 Ending::Kafka(error) => backoff.wait(stop, &error),
+                Ending::Topic(error) => backoff.wait(stop, &error),
             }
         }
     }
@@ -154,7 +156,7 @@ impl<A: Aggregate> Inbox<A> {
         };
         let missing = || kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
-        stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(kafka)?;
+        stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(Ending::Topic)?;
         let mut offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
         let consumer: Consumer = client::create(&self.client.consumer(self.service)).map_err(kafka)?;
         consumer.assign(&self.assignment(partitions, &offsets).map_err(kafka)?).map_err(kafka)?;

@@ -15,7 +15,7 @@ use crate::{
         checkpoint::{self, Checkpoint, Checkpoints, Publisher},
         client::Client,
         record::{Record, Source},
-        topics::{self, Topic},
+        topics::{self, Topic, TopicError},
         transaction::Outcome,
         writer::{Ended, Writer},
     },
@@ -115,6 +115,8 @@ enum Ending {
     Error(RelayError),
     /// It may go better later.
     Kafka(KafkaError),
+    /// The same of a topic.
+    Topic(TopicError),
     /// The store cannot write just now.
     Store(CommitError),
     /// The writer is to be replaced, and all is well otherwise.
@@ -126,6 +128,12 @@ enum Ending {
 impl From<KafkaError> for Ending {
     fn from(error: KafkaError) -> Self {
         Self::Kafka(error)
+    }
+}
+
+impl From<TopicError> for Ending {
+    fn from(error: TopicError) -> Self {
+        Self::Topic(error)
     }
 }
 
@@ -155,6 +163,7 @@ impl Relay {
                 Ending::Error(error) => return Err(error),
                 Ending::Renew => {}
                 Ending::Kafka(error) => backoff.wait(stop, &error),
+                Ending::Topic(error) => backoff.wait(stop, &error),
                 Ending::Store(error) => backoff.wait(stop, &error),
             }
         }

@@ -3,10 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use event_sourcing::{
-    kafka::{args::KafkaArgs, embedded},
-    store::Location,
-};
+use event_sourcing::{kafka::args::KafkaArgs, store::Location};
 
 /// An embedded broker and both services in one process, for a first look.
 #[derive(Clone, Debug, Parser)]
@@ -34,7 +31,7 @@ impl Config {
         order_service::Config {
             listen: self.listen,
             store: Location::sqlite(self.data_dir.join("orders.db")),
-            kafka: kafka_args(kafka),
+            kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }
     }
 
@@ -45,16 +42,7 @@ impl Config {
             gateway: payment_service::GatewayLocation::Simulated(self.data_dir.join("charges.db")),
             gateway_latency: Duration::ZERO,
             gateway_key_memory: Duration::from_secs(24 * 60 * 60),
-            kafka: kafka_args(kafka),
+            kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }
-    }
-}
-
-fn kafka_args(kafka: SocketAddr) -> KafkaArgs {
-    KafkaArgs {
-        kafka_brokers: kafka.to_string(),
-        topic_partitions: crate::PARTITIONS,
-        topic_replication: 1,
-        properties: embedded::properties(),
     }
 }

@@ -66,7 +66,7 @@ pub async fn run(
         kafka = config.kafka.kafka_brokers,
         "starting"
     );
-    let client = Client::new(SERVICE, &config.kafka.kafka_brokers, config.kafka.properties.clone());
+    let client = Client::of(SERVICE, &config.kafka)?;
     let (agreed, agreement) = watch::channel(false);
     let inbox = Inbox::<Order> {
         store: store.clone(),

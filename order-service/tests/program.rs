@@ -140,7 +140,7 @@ fn the_log_and_the_health_are_shown_beside_the_running_service() {
     assert!(log.lines().count() == 1 && log.contains("cid"), "{log}");
 
     let mut follow = Command::new(env!("CARGO_BIN_EXE_order-service"));
-    let mut follow = follow.args(["log", "--follow", "--from", "4"]).current_dir(directory.path());
+    let follow = follow.args(["log", "--follow", "--from", "4"]).current_dir(directory.path());
     let mut follow = follow.stdout(Stdio::piped()).spawn().expect("starts");
     assert_eq!(program.post("dot"), 201);
     let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();

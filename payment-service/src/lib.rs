@@ -74,7 +74,7 @@ pub async fn run(
     let GatewayLocation::Simulated(ledger) = &config.gateway;
     let gateway = Simulated::open(ledger, config.gateway_latency, config.gateway_key_memory)
         .map_err(|error| Failure::configuration(format!("cannot open the ledger {}: {error}", ledger.display())))?;
-    let client = Client::new(SERVICE, &config.kafka.kafka_brokers, config.kafka.properties.clone());
+    let client = Client::of(SERVICE, &config.kafka)?;
     let (agreed, agreement) = watch::channel(false);
     let inbox = Inbox::<Payment> {
         store: store.clone(),

@@ -1,5 +1,7 @@
 //! The flags about Kafka, the same for every service.
 
+use std::{net::SocketAddr, path::PathBuf};
+
 use clap::Args;
 
 use super::topics::Topic;
@@ -21,12 +23,27 @@ pub struct KafkaArgs {
           value_parser = clap::value_parser!(i16).range(-1..=100))]
     pub topic_replication: i16,
 
-    /// More settings for librdkafka. Not a flag: whoever embeds a service may need them.
+    /// How the cluster is reached: a client.properties file as Kafka's own tools read it (TLS, SASL)
+    #[arg(long, env, value_name = "FILE")]
+    pub kafka_config: Option<PathBuf>,
+
+    /// The embedded broker instead. Not a flag: it is there only within a process that has started it.
     #[arg(skip)]
-    pub properties: Vec<(String, String)>,
+    pub embedded: Option<SocketAddr>,
 }
 
 impl KafkaArgs {
+    /// For services beside an embedded broker.
+    pub fn of_embedded(address: SocketAddr, partitions: i32) -> Self {
+        Self {
+            kafka_brokers: address.to_string(),
+            topic_partitions: partitions,
+            topic_replication: 1,
+            kafka_config: None,
+            embedded: Some(address),
+        }
+    }
+
     /// A topic of events: of as many partitions and copies as the flags say.
     pub fn events_topic(&self, name: &str) -> Topic {
         Topic {

@@ -3,6 +3,8 @@
 //! What a user may tune is set unless it was given; what a promise rests on is set last and always wins.
 
 use std::{
+    fs,
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -14,6 +16,9 @@ use rdkafka::{
     consumer::{BaseConsumer, ConsumerContext},
     error::KafkaError,
 };
+
+use super::{args::KafkaArgs, properties};
+use crate::service::failure::Failure;
 
 /// How long librdkafka waits before it sends a request again. A commit that took nearly as long may have
 /// been sent twice, and its late copy could end a later transaction of the same producer: see
@@ -39,13 +44,50 @@ pub struct Client {
     name: Arc<str>,
     brokers: Arc<str>,
     properties: Arc<[(String, String)]>,
+    embedded: bool,
     questions: Arc<OnceLock<Consumer>>,
 }
 
 impl Client {
     /// A client called `name` in the brokers' logs. `properties` are librdkafka's; none of them weakens a promise.
     pub fn new(name: &str, brokers: &str, properties: Vec<(String, String)>) -> Self {
-        Self { name: name.into(), brokers: brokers.into(), properties: properties.into(), questions: Arc::default() }
+        Self {
+            name: name.into(),
+            brokers: brokers.into(),
+            properties: properties.into(),
+            embedded: false,
+            questions: Arc::default(),
+        }
+    }
+
+    /// A client of the embedded broker, which answers an empty fetch only after the whole wait, also when a record comes
+    /// meanwhile.
+    pub fn embedded(name: &str, address: SocketAddr) -> Self {
+        let properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
+        Self { embedded: true, ..Self::new(name, &address.to_string(), properties) }
+    }
+
+    /// The client that the flags describe, or what is wrong with them.
+    pub fn of(name: &str, args: &KafkaArgs) -> Result<Self, Failure> {
+        if let Some(address) = args.embedded {
+            return Ok(Self::embedded(name, address));
+        }
+        let properties = match &args.kafka_config {
+            None => Vec::new(),
+            Some(file) => {
+                let wrong = |error: String| Failure::configuration(format!("{}: {error}", file.display()));
+                let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+                properties::parse(&text).map_err(|error| wrong(error.to_string()))?
+            }
+        };
+        let client = Self::new(name, &args.kafka_brokers, properties);
+        client.questions().map_err(|error| Failure::configuration(format!("Kafka: {error}{}", hint(&error))))?;
+        Ok(client)
+    }
+
+    /// Whether the cluster is the embedded broker, which knows only part of the protocol.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedded
     }
 
     /// Where the cluster is, as given.
@@ -160,6 +202,15 @@ impl ConsumerContext for Quiet {}
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
+}
+
+fn hint(error: &KafkaError) -> &'static str {
+    let text = error.to_string();
+    if !cfg!(feature = "kafka-tls") && (text.contains("SSL") || text.contains("SASL") || text.contains("SCRAM")) {
+        "; this program was built without TLS and SASL for Kafka: build it with --features kafka-tls"
+    } else {
+        ""
+    }
 }
 
 fn millis(duration: Duration) -> String {

@@ -70,7 +70,7 @@ impl EmbeddedBroker {
 
     /// A client of this broker.
     pub fn client(&self, name: &str) -> Client {
-        Client::new(name, &self.address.to_string(), properties())
+        Client::embedded(name, self.address)
     }
 
     /// Where it listens.
@@ -156,12 +156,6 @@ impl EmbeddedBroker {
     fn cluster(&self) -> MockCluster<'_, Quiet> {
         self.host.client().mock_cluster().expect("it was there at the start")
     }
-}
-
-/// What clients of this broker are to set: it answers an empty fetch only after the whole wait, also when a
-/// record comes meanwhile.
-pub fn properties() -> Vec<(String, String)> {
-    vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())]
 }
 
 /// Carries every connection of `listener` to `target`, until dropped.

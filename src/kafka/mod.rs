@@ -10,6 +10,7 @@ pub mod dead_letters;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub(crate) mod producer;
+pub mod properties;
 pub mod record;
 pub mod tail;
 pub mod topics;

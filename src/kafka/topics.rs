@@ -1,7 +1,7 @@
 //! Topics: made by the service that writes them, waited for by the ones that read.
 
 use rdkafka::{
-    admin::{AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -21,21 +21,57 @@ pub struct Topic {
     pub compacted: bool,
 }
 
-/// Makes the topic unless it is there, and returns how many partitions it has.
-pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
-    if let Some(partitions) = partitions(client, &topic.name)? {
-        return Ok(partitions);
-    }
-    let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication));
-    let new = new.set("max.message.bytes", MAX_RECORD);
-    let new = if topic.compacted {
-        new.set("cleanup.policy", "compact")
-    } else {
-        // The log of events, not a queue.
-        new.set("cleanup.policy", "delete").set("retention.ms", "-1")
+/// Why a topic cannot be used now.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// Kafka says why.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// It is there, and not as it must be. It is used as soon as it is.
+    #[error("the topic {topic} has {setting}={actual}, where {why}; {mend}")]
+    Unfit {
+        /// The topic.
+        topic: String,
+        /// What is wrong.
+        setting: &'static str,
+        /// Its value.
+        actual: String,
+        /// What that would lead to.
+        why: &'static str,
+        /// What a person does.
+        mend: String,
+    },
+}
+
+/// Makes the topic unless it is there, checks that it keeps what it must, and returns how many partitions it has.
+pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, TopicError> {
+    let partitions = match partitions(client, &topic.name)? {
+        Some(partitions) => partitions,
+        None => make(client, topic).await?,
     };
-    let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-    for made in client.admin()?.create_topics([&new], &options).await? {
+    if topic.compacted && partitions != topic.partitions {
+        return Err(TopicError::Unfit {
+            topic: topic.name.clone(),
+            setting: "partitions",
+            actual: partitions.to_string(),
+            why: "only the first would be used",
+            mend: format!("make it anew with {}", topic.partitions),
+        });
+    }
+    check(client, topic).await?;
+    Ok(partitions)
+}
+
+async fn make(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
+    let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication));
+    let mut new = new.set("max.message.bytes", MAX_RECORD);
+    for Demand { setting, value, .. } in topic.demands() {
+        new = new.set(setting, value);
+    }
+    if topic.replication >= 3 {
+        new = new.set("min.insync.replicas", "2"); // what is acknowledged survives the loss of any one broker
+    }
+    for made in client.admin()?.create_topics([&new], &options()).await? {
         match made {
             Ok(_) => tracing::info!(topic = topic.name, partitions = topic.partitions, "made the topic"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -44,6 +80,64 @@ pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
     }
     // The cluster may take a moment to agree that it is there.
     partitions(client, &topic.name)?.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition))
+}
+
+/// Refuses settings under which records would be lost.
+async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
+    if client.is_embedded() {
+        return Ok(()); // its topics are made with it, and end with it
+    }
+    let asked = [ResourceSpecifier::Topic(&topic.name)];
+    for described in client.admin()?.describe_configs(&asked, &options()).await? {
+        let resource = described.map_err(KafkaError::AdminOp)?;
+        for Demand { setting, value, why } in topic.demands() {
+            let actual = resource.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+            if actual != *value {
+                return Err(TopicError::Unfit {
+                    topic: topic.name.clone(),
+                    setting,
+                    actual: actual.to_owned(),
+                    why,
+                    mend: format!(
+                        "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} \
+                         --add-config {setting}={value}",
+                        client.brokers(),
+                        topic.name
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A setting that a topic must have.
+struct Demand {
+    setting: &'static str,
+    value: &'static str,
+    why: &'static str,
+}
+
+impl Topic {
+    fn demands(&self) -> &'static [Demand] {
+        const COMPACTED: &[Demand] =
+            &[Demand { setting: "cleanup.policy", value: "compact", why: "the newest checkpoint would be forgotten" }];
+        // The log of events, not a queue.
+        const EVENTS: &[Demand] = &[
+            Demand {
+                setting: "cleanup.policy",
+                value: "delete",
+                why: "all but the newest event of a key would be lost",
+            },
+            Demand { setting: "retention.ms", value: "-1", why: "old events would be lost" },
+            Demand { setting: "retention.bytes", value: "-1", why: "old events would be lost" },
+        ];
+        if self.compacted { COMPACTED } else { EVENTS }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
 }
 
 /// How many partitions the topic has; `None` when there is no such topic. Asking does not make it.

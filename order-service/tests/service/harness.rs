@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 
 use event_sourcing::{
-    kafka::{
-        args::KafkaArgs,
-        embedded::{self, EmbeddedBroker},
-    },
+    kafka::{args::KafkaArgs, embedded::EmbeddedBroker},
     proto::orders::v1::order_service_client::OrderServiceClient,
     relay::Cluster,
     service::{failure::Failure, stop::Shutdown},
@@ -38,12 +35,7 @@ impl Service {
         let config = Config {
             listen: address,
             store: Location::sqlite(directory.path().join("orders.db")),
-            kafka: KafkaArgs {
-                kafka_brokers: broker.address().to_string(),
-                topic_partitions: 3,
-                topic_replication: 1,
-                properties: embedded::properties(),
-            },
+            kafka: KafkaArgs::of_embedded(broker.address(), 3),
         };
         let store = order_service::open_store(&config).expect("the store opens");
         let shutdown = Shutdown::new();

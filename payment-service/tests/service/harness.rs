@@ -10,7 +10,7 @@ use event_sourcing::{
     event::{Event, EventId, Position, StreamId, Version, now},
     kafka::{
         args::KafkaArgs,
-        embedded::{self, EmbeddedBroker},
+        embedded::EmbeddedBroker,
         record::{Record, Source},
     },
     proto::{
@@ -65,12 +65,7 @@ impl World {
             gateway: GatewayLocation::Simulated(self.ledger()),
             gateway_latency: self.gateway_latency,
             gateway_key_memory: self.gateway_key_memory,
-            kafka: KafkaArgs {
-                kafka_brokers: self.broker.address().to_string(),
-                topic_partitions: 3,
-                topic_replication: 1,
-                properties: embedded::properties(),
-            },
+            kafka: KafkaArgs::of_embedded(self.broker.address(), 3),
         };
         let store = payment_service::open_store(&config).expect("the store opens");
         let shutdown = Shutdown::new();
