@@ -158,7 +158,7 @@ impl<A: Aggregate> Inbox<A> {
         let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
         stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(Ending::Topic)?;
         let mut offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
-        let consumer: Consumer = client::create(&self.client.consumer(self.service)).map_err(kafka)?;
+        let consumer: Consumer = client::create(&self.client.consumer()).map_err(kafka)?;
         consumer.assign(&self.assignment(partitions, &offsets).map_err(kafka)?).map_err(kafka)?;
         backoff.reset();
         tracing::info!(topic = self.topic, partitions, "reading");

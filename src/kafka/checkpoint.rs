@@ -85,7 +85,7 @@ pub struct Checkpoints<'a> {
 impl<'a> Checkpoints<'a> {
     /// A reader, without reading yet.
     pub fn open(client: &'a Client, topic: &'a str, store: StoreId) -> Result<Self, KafkaError> {
-        let mut config = client.consumer("checkpoints"); // no offsets are ever committed under it
+        let mut config = client.consumer();
         config.set("enable.partition.eof", "true");
         config.set("fetch.wait.max.ms", "10"); // the end is told by an empty fetch
         Ok(Self { client, consumer: client::create(&config)?, topic, store })
@@ -122,7 +122,7 @@ impl<'a> Checkpoints<'a> {
     /// Other stores write here too, and a `read_committed` reader ends where the first of their open transactions
     /// begins: a newer checkpoint of this store may be behind it. That lasts for as long as their transactions may.
     fn wait_for_the_end(&self) -> Result<(i64, i64), KafkaError> {
-        let (_, end) = self.client.questions()?.fetch_watermarks(self.topic, PARTITION, ANSWER)?;
+        let (_, end) = self.client.ask(|consumer| consumer.fetch_watermarks(self.topic, PARTITION, ANSWER))?;
         let deadline = Instant::now() + DECIDED;
         loop {
             let (low, decided) = self.consumer.fetch_watermarks(self.topic, PARTITION, ANSWER)?;

@@ -14,7 +14,7 @@ use rdkafka::{
     admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{args::KafkaArgs, properties};
@@ -119,14 +119,15 @@ impl Client {
     }
 
     /// A consumer that goes by offsets of our own.
-    pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
+    pub(crate) fn consumer(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         // Bounds what a backlog costs in memory; the default would be 64 MB.
         config.set("queued.max.messages.kbytes", "8192");
         // After the local queue was full: the default sleeps a second.
         config.set("fetch.queue.backoff.ms", "5");
         let mut config = self.base_over(config);
-        config.set("group.id", group);
+        // One group for all that a service reads, so that one permission is enough. Nobody joins it.
+        config.set("group.id", &*self.name);
         // Records of aborted transactions are not there.
         config.set("isolation.level", "read_committed");
         // An offset that Kafka no longer has is an error for a person, never a silent jump.
@@ -138,9 +139,19 @@ impl Client {
         config
     }
 
-    /// For questions about the cluster. A consumer, because a producer's question about a topic makes it on
-    /// clusters that allow that; and without a group, which would take 100 ms to leave.
-    pub(crate) fn questions(&self) -> Result<&Consumer, KafkaError> {
+    /// Asks a question about the cluster. The error of one that is not answered is the most telling one there is.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(&Consumer) -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+        let consumer = self.questions()?;
+        let answer = question(consumer);
+        // Nothing is read here: all that comes is what went wrong since the last question, and librdkafka's log.
+        let causes = (0..100).filter_map(|_| consumer.poll(Duration::ZERO)?.err());
+        let telling = causes.filter(is_telling).last();
+        answer.map_err(|error| telling.unwrap_or(error))
+    }
+
+    /// A consumer, because a producer's question about a topic makes it on clusters that allow that; and without a
+    /// group, which would take 100 ms to leave.
+    fn questions(&self) -> Result<&Consumer, KafkaError> {
         if let Some(consumer) = self.questions.get() {
             return Ok(consumer);
         }
@@ -202,6 +213,18 @@ impl ConsumerContext for Quiet {}
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
+}
+
+/// Whether an error says more than that a connection was lost.
+fn is_telling(error: &KafkaError) -> bool {
+    !matches!(
+        error.rdkafka_error_code(),
+        None | Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+        )
+    )
 }
 
 fn hint(error: &KafkaError) -> &'static str {

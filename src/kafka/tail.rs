@@ -22,7 +22,7 @@ impl Tail {
                 assignment.add_partition_offset(name, partition, Offset::Beginning)?;
             }
         }
-        let mut config = client.consumer("tail");
+        let mut config = client.consumer();
         config.set("auto.offset.reset", "earliest"); // what is gone before it was shown is not missed
         let consumer: Consumer = client::create(&config)?;
         consumer.assign(&assignment)?;

@@ -142,7 +142,7 @@ fn options() -> AdminOptions {
 
 /// How many partitions the topic has; `None` when there is no such topic. Asking does not make it.
 pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaError> {
-    let metadata = client.questions()?.fetch_metadata(Some(topic), QUESTION)?;
+    let metadata = client.ask(|consumer| consumer.fetch_metadata(Some(topic), QUESTION))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     match found.error().map(RDKafkaErrorCode::from) {
         None if found.partitions().is_empty() => Ok(None),
@@ -154,9 +154,6 @@ pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaErro
 
 /// The id of the cluster: offsets of one mean nothing on another.
 pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {
-    client
-        .questions()?
-        .client()
-        .fetch_cluster_id(QUESTION)
-        .ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))
+    let missing = KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown);
+    client.ask(|consumer| consumer.client().fetch_cluster_id(QUESTION).ok_or(missing))
 }

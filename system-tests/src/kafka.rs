@@ -50,14 +50,26 @@ impl Kafka {
         Ok((Self::start_advertised(jars, directory, address, proxy.address())?, proxy))
     }
 
+    /// A broker with a second listener: TLS with `broker.pem` of the directory, SCRAM, and no permission that was not
+    /// granted. Whoever comes by the first one may do everything.
+    pub(crate) fn start_secured(jars: &Path, directory: &Path) -> anyhow::Result<(Self, String)> {
+        let (address, secure) = (free_address()?, free_address()?.to_string());
+        let kafka =
+            Self::start_with(jars, directory, address, &properties(directory, address, address, &secured(&secure))?)?;
+        Ok((kafka, secure))
+    }
+
     fn start_advertised(
         jars: &Path,
         directory: &Path,
         address: SocketAddr,
         advertised: SocketAddr,
     ) -> anyhow::Result<Self> {
-        let controller = free_address()?;
-        fs::write(directory.join("server.properties"), properties(directory, address, advertised, controller))?;
+        Self::start_with(jars, directory, address, &properties(directory, address, advertised, &Listener::default())?)
+    }
+
+    fn start_with(jars: &Path, directory: &Path, address: SocketAddr, properties: &str) -> anyhow::Result<Self> {
+        fs::write(directory.join("server.properties"), properties)?;
         tools::run(java(jars, directory).args([
             "kafka.tools.StorageTool",
             "format",
@@ -70,15 +82,36 @@ impl Kafka {
         Ok(Self { jars: jars.to_owned(), directory: directory.to_owned(), address, process })
     }
 
+    pub(crate) fn add_user(&self, name: &str, password: &str) -> anyhow::Result<()> {
+        let secret = format!("SCRAM-SHA-512=[password={password}]");
+        let args = ["--alter", "--entity-type", "users", "--entity-name", name, "--add-config", &secret];
+        self.tool("kafka.admin.ConfigCommand", &args)
+    }
+
+    /// Grants a user operations on a resource; a name that ends with `-` is a prefix.
+    pub(crate) fn grant(&self, user: &str, resource: &str, name: &str, operations: &[&str]) -> anyhow::Result<()> {
+        let principal = format!("User:{user}");
+        let pattern = if name.ends_with('-') { "prefixed" } else { "literal" };
+        let mut args =
+            vec!["--add", "--allow-principal", &principal, "--resource-pattern-type", pattern, resource, name];
+        args.extend(operations.iter().flat_map(|operation| ["--operation", operation]));
+        self.tool("org.apache.kafka.tools.AclCommand", &args)
+    }
+
+    fn tool(&self, class: &str, args: &[&str]) -> anyhow::Result<()> {
+        let broker = self.address();
+        let mut command = java(&self.jars, &self.directory);
+        tools::run(command.args([class, "--bootstrap-server", &broker]).args(args)).map(drop)
+    }
+
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// Makes a topic with one partition.
     pub(crate) fn create_topic(&self, name: &str) -> anyhow::Result<()> {
-        let broker = self.address();
-        let args = ["--bootstrap-server", &broker, "--create", "--partitions", "1", "--topic", name];
-        tools::run(java(&self.jars, &self.directory).arg("org.apache.kafka.tools.TopicCommand").args(args)).map(drop)
+        let args = ["--create", "--partitions", "1", "--topic", name];
+        self.tool("org.apache.kafka.tools.TopicCommand", &args)
     }
 
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
@@ -127,18 +160,53 @@ fn spawn(jars: &Path, directory: &Path, address: SocketAddr) -> anyhow::Result<C
     Ok(process)
 }
 
-fn properties(directory: &Path, address: SocketAddr, advertised: SocketAddr, controller: SocketAddr) -> String {
+/// A listener besides the plain one.
+#[derive(Default)]
+struct Listener {
+    /// `,NAME://address`
+    listener: String,
+    /// `,NAME:PROTOCOL`
+    protocol: String,
+    /// Whole lines.
+    more: String,
+}
+
+fn secured(address: &str) -> Listener {
+    Listener {
+        listener: format!(",SECURE://{address}"),
+        protocol: ",SECURE:SASL_SSL".to_owned(),
+        more: "\
+inter.broker.listener.name=PLAINTEXT
+listener.name.secure.ssl.keystore.type=PEM
+listener.name.secure.ssl.keystore.location=broker.pem
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"
+        .to_owned(),
+    }
+}
+
+fn properties(
+    directory: &Path,
+    address: SocketAddr,
+    advertised: SocketAddr,
+    besides: &Listener,
+) -> anyhow::Result<String> {
+    let controller = free_address()?;
     let directory = directory.display();
-    format!(
+    let Listener { listener, protocol, more } = besides;
+    Ok(format!(
         "\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
-listeners=PLAINTEXT://{address},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{advertised}
+listeners=PLAINTEXT://{address},CONTROLLER://{controller}{listener}
+advertised.listeners=PLAINTEXT://{advertised}{listener}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-log.dirs={directory}/kafka
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocol}
+{more}log.dirs={directory}/kafka
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=8
 transaction.state.log.replication.factor=1
@@ -150,5 +218,5 @@ auto.create.topics.enable=false
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 "
-    )
+    ))
 }

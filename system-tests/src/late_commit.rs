@@ -3,7 +3,7 @@
 //! Kafka's protocol allows it (Jepsen on Bufstream 0.1.0, 2024), and no error and no callback tells. First it is shown
 //! to happen with a producer as everyone writes it, then that the relay's writer keeps the topic exact.
 
-use std::{path::Path, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use event_sourcing::kafka::{client::Client, record::Record, transaction::Outcome, writer::Writer};
@@ -12,14 +12,15 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 
-use crate::{kafka::Kafka, proxy::Proxy, reader::Reader};
+use crate::{Ground, Table, kafka::Kafka, proxy::Proxy, reader::Reader};
 
 const NAIVE: &str = "naive";
 const OURS: &str = "ours";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs both, and says what was found wrong with ours.
-pub(crate) fn run(jars: &Path, reader: &Reader) -> anyhow::Result<Vec<String>> {
+pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
+    let Ground { jars, reader, .. } = ground;
     let directory = tempfile::tempdir()?;
     let (kafka, proxy) = Kafka::start_behind_a_proxy(jars, directory.path())?;
     for topic in [NAIVE, OURS] {
@@ -40,7 +41,7 @@ pub(crate) fn run(jars: &Path, reader: &Reader) -> anyhow::Result<Vec<String>> {
     if seen != ["first", "second"] {
         findings.push(format!("the topic holds {seen:?}"));
     }
-    Ok(findings)
+    Ok(vec![("late commit", (1, findings))])
 }
 
 /// Commits, gets its answer, begins again: the late copy of the first commit ends the second transaction.

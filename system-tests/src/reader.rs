@@ -1,11 +1,14 @@
 //! The reader that shares no code with the services: Python, with Confluent's client.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
+use anyhow::ensure;
 use serde::Deserialize;
 
 use crate::tools;
@@ -26,6 +29,9 @@ pub(crate) struct Record {
     /// The name of what is set in the `oneof`.
     pub(crate) event: Option<String>,
 }
+
+/// Longer than anything takes to be published.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Reader {
     python: PathBuf,
@@ -64,6 +70,31 @@ impl Reader {
         };
         let lines = self.run(&[brokers, topic, module, message])?;
         lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// Reads again and again until it sees enough.
+    pub(crate) fn wait_until(
+        &self,
+        brokers: &str,
+        topic: &str,
+        enough: impl Fn(&[Record]) -> bool,
+    ) -> anyhow::Result<Vec<Record>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let records = self.read(brokers, topic)?;
+            if enough(&records) {
+                return Ok(records);
+            }
+            ensure!(Instant::now() < deadline, "after {PATIENCE:?}, {topic} has {} records", records.len());
+        }
+    }
+
+    /// Reads until it sees each of these orders.
+    pub(crate) fn wait_for(&self, brokers: &str, topic: &str, orders: &[String]) -> anyhow::Result<Vec<Record>> {
+        self.wait_until(brokers, topic, |records| {
+            let seen: HashSet<_> = records.iter().map(|record| &record.order_id).collect();
+            orders.iter().all(|order| seen.contains(order))
+        })
     }
 
     /// The same of a topic whose values are text.

@@ -24,15 +24,9 @@ pub(crate) enum Kind {
 
 /// Builds both programs, and returns the directory they are in.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    tools::run(Command::new(env!("CARGO")).args([
-        "build",
-        "-q",
-        "--locked",
-        "-p",
-        "order-service",
-        "-p",
-        "payment-service",
-    ]))?;
+    let features = "order-service/kafka-tls,payment-service/kafka-tls";
+    let args = ["build", "-q", "--locked", "-p", "order-service", "-p", "payment-service", "--features", features];
+    tools::run(Command::new(env!("CARGO")).args(args))?;
     let own = std::env::current_exe().context("this program has no path")?;
     Ok(own.parent().context("a program is in a directory")?.to_owned())
 }
@@ -45,8 +39,8 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str) -> anyhow::Result<Self> {
-        let orders = Service::start(programs, directory, brokers, Kind::Orders)?;
-        let payments = Service::start(programs, directory, brokers, Kind::Payments)?;
+        let orders = Service::start(programs, directory, brokers, Kind::Orders, &[])?;
+        let payments = Service::start(programs, directory, brokers, Kind::Payments, &[])?;
         Ok(Self { orders, payments })
     }
 
@@ -66,8 +60,14 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts it with its files in a directory.
-    pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str, kind: Kind) -> anyhow::Result<Self> {
+    /// Starts it with its files in a directory, and with more flags.
+    pub(crate) fn start(
+        programs: &Path,
+        directory: &Path,
+        brokers: &str,
+        kind: Kind,
+        more: &[&str],
+    ) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (name, files) = match kind {
             Kind::Orders => ("order-service", ["--store", "sqlite:orders.db"].as_slice()),
@@ -79,7 +79,7 @@ impl Service {
         let log = directory.join(format!("{name}.log"));
         let mut flags = vec!["--listen".to_owned(), address.to_string()];
         flags.extend(["--kafka-brokers", brokers, "--topic-partitions", "3"].map(str::to_owned));
-        flags.extend(files.iter().map(|arg| (*arg).to_owned()));
+        flags.extend(files.iter().chain(more).map(|arg| (*arg).to_owned()));
         let directory = directory.to_owned();
         let place = directory.clone();
         let command = Box::new(move || {
@@ -158,6 +158,19 @@ impl Service {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Waits until a line of its log has all these words.
+    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    pub(crate) fn wait_for_line(&self, words: &[&str]) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.last_lines().lines().any(|line| words.iter().all(|word| line.contains(word))) {
+            if Instant::now() > deadline {
+                bail!("it does not say {words:?}:\n{}", self.last_lines());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// The end of its log.

@@ -2,7 +2,6 @@
 //! takes over ends the first, also when the first was frozen all the while.
 
 use std::{
-    collections::HashSet,
     fs,
     path::Path,
     sync::{
@@ -10,31 +9,29 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 
 use crate::{
-    checks::Findings,
+    Ground, Table,
     kafka::Kafka,
     load,
-    reader::{Reader, Record},
+    reader::Record,
     services::{Kind, Service},
 };
 
 /// Longer than a transaction may be open, and than any time-out of a client or a broker.
 const FROZEN: Duration = Duration::from_secs(12);
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Returns how many records were compared with the store, and what was found wrong.
 #[expect(clippy::disallowed_methods, reason = "it waits until everything has timed out")]
-pub(crate) fn run(jars: &Path, programs: &Path, reader: &Reader) -> anyhow::Result<Findings> {
+pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
+    let Ground { jars, programs, reader, .. } = ground;
     let directory = tempfile::tempdir()?;
     let kafka = Kafka::start(jars, directory.path())?;
     let brokers = kafka.address();
-    let start = |directory: &Path| Service::start(programs, directory, &brokers, Kind::Orders);
+    let start = |directory: &Path| Service::start(programs, directory, &brokers, Kind::Orders, &[]);
     let home = |name: &str| -> anyhow::Result<_> {
         let home = directory.path().join(name);
         fs::create_dir(&home)?;
@@ -43,18 +40,18 @@ pub(crate) fn run(jars: &Path, programs: &Path, reader: &Reader) -> anyhow::Resu
 
     let mut first = start(&home("first")?)?;
     let mut expected = place(&first, "early", 20)?;
-    wait_for(reader, &brokers, &expected)?;
+    reader.wait_for(&brokers, "order-events", &expected)?;
     first.stop()?;
     let old_copy = home("old copy")?;
     copy_store(&first, &old_copy)?;
     first.start_again()?;
     expected.extend(place(&first, "later", 20)?);
-    wait_for(reader, &brokers, &expected)?;
+    reader.wait_for(&brokers, "order-events", &expected)?;
 
     let mut stale = start(&old_copy)?;
     expect_refusal(&mut stale, "does not have the event that was published from it")?;
     expected.extend(place(&first, "beside", 20)?);
-    wait_for(reader, &brokers, &expected)?;
+    reader.wait_for(&brokers, "order-events", &expected)?;
     first.check()?;
     println!("    on an older copy of the store: refused; the first one goes on publishing");
 
@@ -62,7 +59,7 @@ pub(crate) fn run(jars: &Path, programs: &Path, reader: &Reader) -> anyhow::Resu
     thread::sleep(FROZEN);
     first.resume()?;
     expected.extend(place(&first, "resumed", 20)?);
-    wait_for(reader, &brokers, &expected)?;
+    reader.wait_for(&brokers, "order-events", &expected)?;
     first.check()?;
     println!("    frozen for {} s, and nobody has taken over: it goes on", FROZEN.as_secs());
 
@@ -76,7 +73,7 @@ pub(crate) fn run(jars: &Path, programs: &Path, reader: &Reader) -> anyhow::Resu
     copy_store(&first, &copy)?;
     let mut second = start(&copy)?;
     let answered_by_the_second = place(&second, "second", 20)?;
-    wait_for(reader, &brokers, &answered_by_the_second)?;
+    reader.wait_for(&brokers, "order-events", &answered_by_the_second)?;
     thread::sleep(FROZEN);
     let before = reader.read(&brokers, "order-events")?;
     first.resume()?;
@@ -85,7 +82,7 @@ pub(crate) fn run(jars: &Path, programs: &Path, reader: &Reader) -> anyhow::Resu
     callers.join().map_err(|_panic| anyhow::anyhow!("a caller panicked"))?;
     expected.extend(answered_by_the_second);
     expected.extend(place(&second, "last", 20)?);
-    wait_for(reader, &brokers, &expected)?;
+    reader.wait_for(&brokers, "order-events", &expected)?;
     second.check()?;
     second.stop()?;
 
@@ -95,25 +92,11 @@ pub(crate) fn run(jars: &Path, programs: &Path, reader: &Reader) -> anyhow::Resu
         findings.push("the frozen process has published after it was resumed".to_owned());
     }
     println!("    frozen under load, another one started on a copy, resumed: it ends, and has published nothing more");
-    Ok((records.len(), findings))
+    Ok(vec![("second process", (records.len(), findings))])
 }
 
 fn place(service: &Service, name: &str, count: usize) -> anyhow::Result<Vec<String>> {
     load::place_some(&service.orders_url(), (0..count).map(|number| format!("{name}-{number}")))
-}
-
-/// Waits until a `read_committed` reader sees these orders.
-fn wait_for(reader: &Reader, brokers: &str, orders: &[String]) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let records = reader.read(brokers, "order-events")?;
-        let seen: HashSet<_> = records.iter().map(|record| &record.order_id).collect();
-        let missing = orders.iter().filter(|order| !seen.contains(order)).count();
-        if missing == 0 {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{missing} orders are not published after {PATIENCE:?}");
-    }
 }
 
 fn expect_refusal(service: &mut Service, reason: &str) -> anyhow::Result<()> {

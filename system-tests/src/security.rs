@@ -1,0 +1,114 @@
+//! A broker with TLS, SCRAM and access control, which grants each service what the README lists and nothing else.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, ensure};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::{
+    Ground, Table,
+    kafka::Kafka,
+    load,
+    services::{Kind, Service},
+};
+
+const ORDERS: usize = 50;
+
+/// What a service may do: the resource, its name or prefix, and the operations. The README lists the same.
+type Grants<'a> = &'a [(&'a str, &'a str, &'a [&'a str])];
+
+const OWN_TOPIC: &[&str] = &["Create", "Describe", "DescribeConfigs", "Write"];
+
+const ORDER_SERVICE: Grants<'_> = &[
+    ("--topic", "order-events", OWN_TOPIC),
+    ("--topic", "order-service.checkpoints", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
+    ("--topic", "order-service.dead-letters", OWN_TOPIC),
+    ("--topic", "payment-events", &["Describe", "Read"]),
+    ("--group", "order-service", &["Read"]),
+    ("--transactional-id", "order-service-", &["Describe", "Write"]), // a prefix: the store's id follows
+];
+
+const PAYMENT_SERVICE: Grants<'_> = &[
+    ("--topic", "payment-events", OWN_TOPIC),
+    ("--topic", "payment-service.checkpoints", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
+    ("--topic", "payment-service.dead-letters", OWN_TOPIC),
+    ("--topic", "order-events", &["Describe", "Read"]),
+    ("--group", "payment-service", &["Read"]),
+    ("--transactional-id", "payment-service-", &["Describe", "Write"]),
+];
+
+pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
+    let Ground { jars, programs, reader, .. } = ground;
+    let directory = tempfile::tempdir()?;
+    certificates(directory.path())?;
+    let (kafka, secure) = Kafka::start_secured(jars, directory.path())?;
+    for (user, grants) in [("order-service", ORDER_SERVICE), ("payment-service", PAYMENT_SERVICE), ("stranger", &[])] {
+        kafka.add_user(user, &password(user))?;
+        for (resource, name, operations) in grants {
+            kafka.grant(user, resource, name, operations)?;
+        }
+    }
+    let start = |kind: Kind, user: &str, password: &str| {
+        let home = directory.path().join(format!("{user} {password}"));
+        fs::create_dir(&home)?;
+        fs::write(home.join("client.properties"), properties(directory.path(), user, password))?;
+        Service::start(programs, &home, &secure, kind, &["--kafka-config", "client.properties"])
+    };
+
+    let orders = start(Kind::Orders, "order-service", &password("order-service"))?;
+    let payments = start(Kind::Payments, "payment-service", &password("payment-service"))?;
+    let placed = load::place_some(&orders.orders_url(), (0..ORDERS).map(|number| format!("order-{number}")))?;
+    let brokers = kafka.address();
+    let services = || format!("{}\n{}", orders.last_lines(), payments.last_lines());
+    let paid = reader.wait_for(&brokers, "payment-events", &placed).with_context(services)?;
+    let settled =
+        reader.wait_until(&brokers, "order-events", |records| records.len() == 2 * ORDERS).with_context(services)?;
+    let mut findings = Vec::new();
+    for service in [&orders, &payments] {
+        let refused: Vec<_> =
+            service.last_lines().lines().filter(|line| line.contains("uthoriz")).map(str::to_owned).collect();
+        findings.extend(refused);
+    }
+    println!("    TLS, SCRAM-SHA-512 and no more than the listed permissions: {ORDERS} orders are paid");
+
+    let wrong = start(Kind::Orders, "order-service", "wrong")?;
+    wrong.wait_for_line(&["publishing to order-events waits", "uthentication"])?;
+    let stranger = start(Kind::Orders, "stranger", &password("stranger"))?;
+    stranger.wait_for_line(&["publishing to order-events waits", "uthoriz"])?;
+    for service in [&wrong, &stranger] {
+        ensure!(load::place_some(&service.orders_url(), ["meanwhile".to_owned()])?.len() == 1);
+    }
+    println!("    a wrong password, a user without permissions: named, waited for, and orders are taken meanwhile");
+    Ok(vec![("security", (paid.len() + settled.len(), findings))])
+}
+
+fn password(user: &str) -> String {
+    format!("{user}-secret")
+}
+
+/// As Kafka's own tools would be given it.
+fn properties(directory: &Path, user: &str, password: &str) -> String {
+    format!(
+        "security.protocol=SASL_SSL\n\
+         sasl.mechanism=SCRAM-SHA-512\n\
+         sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required \\\n\
+         \x20   username=\"{user}\" password=\"{password}\";\n\
+         ssl.truststore.type=PEM\n\
+         ssl.truststore.location={}\n",
+        directory.join("ca.pem").display()
+    )
+}
+
+/// An authority, and a certificate of it for the broker.
+fn certificates(directory: &Path) -> anyhow::Result<()> {
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(DnType::CommonName, "authority"); // another name than what it signs
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+    fs::write(directory.join("ca.pem"), authority.pem())?;
+    fs::write(directory.join("broker.pem"), format!("{}{}", key.serialize_pem(), certificate.pem()))?;
+    Ok(())
+}
