@@ -121,6 +121,11 @@ impl<A: Aggregate> Loaded<A> {
         Ok(loaded)
     }
 
+    /// The trace context of the newest event.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
+    }
+
     /// Whether the stream has any event.
     pub fn exists(&self) -> bool {
         self.version > Version::NONE

@@ -9,12 +9,15 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
-    time::Duration,
+    error::Error,
+    sync::atomic::Ordering,
+    time::{Duration, Instant, SystemTime},
 };
 
 use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _},
+    ClientContext, Offset, Statistics, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::sync::watch;
@@ -23,13 +26,18 @@ use crate::{
     aggregate::{Aggregate, Cause, LoadError, Loaded},
     event::StreamId,
     kafka::{
-        client::{self, Client, Consumer},
+        client::{self, Client, Quiet},
         dead_letters::DeadLetters,
         record::{Incoming, Received},
         topics::{self, Topic, TopicError},
     },
     relay::Cluster,
-    service::{backoff::Backoff, stop::Stop},
+    service::{
+        backoff::Backoff,
+        metrics::InboxMetrics,
+        spans::{Attribute, Span, SpanKind, Spans},
+        stop::Stop,
+    },
     store::{Append, Commit, CommitError, OffsetMove, ReadError, Store, TopicPartition},
 };
 
@@ -66,6 +74,10 @@ pub struct Inbox<A: Aggregate> {
     pub cluster: Cluster,
     /// Says what a record asks for, or why it cannot be read.
     pub reader: Reader<A::Command>,
+    /// What is counted and measured.
+    pub metrics: InboxMetrics,
+    /// A span for each record that asks for something.
+    pub spans: Spans,
     /// The relay's word that the store belongs to this cluster. Nothing is read before.
     pub agreed: watch::Receiver<bool>,
 }
@@ -133,10 +145,15 @@ impl<A: Aggregate> Inbox<A> {
             match ending {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
-                Ending::Kafka(error) => backoff.wait(stop, &error),
-                Ending::Topic(error) => backoff.wait(stop, &error),
+                Ending::Kafka(error) => self.wait(&mut backoff, stop, &error),
+                Ending::Topic(error) => self.wait(&mut backoff, stop, &error),
             }
         }
+    }
+
+    fn wait(&self, backoff: &mut Backoff, stop: &Stop, error: &(dyn Error + 'static)) {
+        self.metrics.failures.inc();
+        backoff.wait(stop, error);
     }
 
     fn read(
@@ -158,7 +175,9 @@ impl<A: Aggregate> Inbox<A> {
         let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
         stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(Ending::Topic)?;
         let mut offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
-        let consumer: Consumer = client::create(&self.client.consumer()).map_err(kafka)?;
+        let mut config = self.client.consumer();
+        config.set("statistics.interval.ms", "2000"); // tells how much is unread
+        let consumer: Consumer = config.create_with_context(Lag(self.metrics.clone())).map_err(kafka)?;
         consumer.assign(&self.assignment(partitions, &offsets).map_err(kafka)?).map_err(kafka)?;
         backoff.reset();
         tracing::info!(topic = self.topic, partitions, "reading");
@@ -168,18 +187,44 @@ impl<A: Aggregate> Inbox<A> {
                 return Err(Ending::Stop);
             }
             let batch = self.poll(&consumer, &offsets, backoff)?;
-            if batch.is_empty() {
+            let Some(last) = batch.last() else {
                 if backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
                     backoff.reset();
                 }
+                if !backoff.is_waiting() {
+                    self.metrics.read_through(SystemTime::now() - POLL);
+                }
                 continue;
-            }
+            };
+            let began = Instant::now();
             let moves = self.moves(&cluster, &offsets, &batch);
-            count(newer, self.handle(&batch, &moves, dead_letters, stop, backoff)?);
+            let skipped = self.handle(&batch, &moves, dead_letters, stop, backoff)?;
+            self.metrics.batch_duration.observe(began.elapsed().as_secs_f64());
+            if let Some(time) = last.time {
+                self.metrics.read_through(time);
+            }
+            count(newer, skipped);
             backoff.reset();
             offsets.extend(moves.iter().map(|moved| (moved.partition.partition, moved.to)));
             tell_kafka(&consumer, &moves);
         }
+    }
+
+    fn start_span(&self, record: &Received, incoming: &Incoming<'_>) -> Span {
+        let attributes = || {
+            vec![
+                Attribute::new("messaging.system", "kafka"),
+                Attribute::new("messaging.operation.name", "process"),
+                Attribute::new("messaging.operation.type", "process"),
+                Attribute::new("messaging.destination.name", self.topic.clone()),
+                Attribute::new("messaging.destination.partition.id", record.partition.to_string()),
+                Attribute::new("messaging.kafka.offset", record.offset),
+                Attribute::new("messaging.consumer.group.name", self.service),
+                Attribute::new("messaging.message.id", incoming.id.to_string()),
+                Attribute::new("messaging.kafka.message.key", incoming.stream.to_string()),
+            ]
+        };
+        self.spans.start(SpanKind::Consumer, format!("process {}", self.topic), incoming.traceparent, attributes)
     }
 
     fn assignment(&self, partitions: i32, offsets: &Offsets) -> Result<TopicPartitionList, KafkaError> {
@@ -262,7 +307,7 @@ impl<A: Aggregate> Inbox<A> {
             if stop.is_requested() {
                 return Err(Ending::Stop);
             }
-            let mut effects = Effects::<A>::new(&self.store);
+            let mut effects = Effects::<A>::new(self);
             for (record, set_aside) in batch.iter().zip(&mut set_aside) {
                 let Err(reason) = effects.add(record, self.reader)? else { continue };
                 if !std::mem::replace(set_aside, true) {
@@ -270,13 +315,28 @@ impl<A: Aggregate> Inbox<A> {
                     tracing::warn!(record = %record.place(), reason, "set aside a record that cannot be read");
                 }
             }
-            let newer = std::mem::take(&mut effects.newer);
+            let (newer, ignored) = (std::mem::take(&mut effects.newer), effects.ignored);
+            let mut spans = std::mem::take(&mut effects.spans);
             let commit = Commit { appends: effects.into_appends(), offsets: moves.to_vec(), table: None };
-            match self.store.commit_blocking(commit) {
-                Ok(_) => return Ok(newer),
+            let committed = self.store.commit_blocking(commit);
+            if let Err(error) = &committed {
+                spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
+            }
+            drop(spans);
+            match committed {
+                Ok(_) => {
+                    let set_aside = set_aside.iter().filter(|set_aside| **set_aside).count();
+                    self.metrics.count("dead_lettered", set_aside);
+                    self.metrics.count("newer", newer.len());
+                    self.metrics.count("ignored", ignored);
+                    self.metrics.count("handled", batch.len().saturating_sub(set_aside + newer.len() + ignored));
+                    return Ok(newer);
+                }
                 Err(CommitError::Conflict { .. }) => {}
                 // The batch stays in hand, so that nothing of it is set aside twice.
-                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => backoff.wait(stop, &error),
+                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
+                    self.wait(backoff, stop, &error)
+                }
                 Err(error @ (CommitError::OffsetMoved { .. } | CommitError::Closed)) => {
                     return Err(Ending::Error(InboxError::Commit(error)));
                 }
@@ -286,18 +346,22 @@ impl<A: Aggregate> Inbox<A> {
 }
 
 /// What a batch of records leads to, stream by stream.
-struct Effects<'a, A> {
-    store: &'a Store,
+struct Effects<'a, A: Aggregate> {
+    inbox: &'a Inbox<A>,
+    /// They end with the commit.
+    spans: Vec<Span>,
     streams: HashMap<StreamId, (Loaded<A>, Append)>,
     /// In the order in which the streams were first asked for something, which becomes the order in the log.
     order: Vec<StreamId>,
     /// The types of the events that came after this program.
     newer: Vec<String>,
+    /// How many records ask for nothing.
+    ignored: usize,
 }
 
 impl<'a, A: Aggregate> Effects<'a, A> {
-    fn new(store: &'a Store) -> Self {
-        Self { store, streams: HashMap::new(), order: Vec::new(), newer: Vec::new() }
+    fn new(inbox: &'a Inbox<A>) -> Self {
+        Self { inbox, spans: Vec::new(), streams: HashMap::new(), order: Vec::new(), newer: Vec::new(), ignored: 0 }
     }
 
     /// Adds one record's effect, or says why the record cannot be read.
@@ -308,7 +372,10 @@ impl<'a, A: Aggregate> Effects<'a, A> {
         };
         let (stream, command) = match reader(&incoming) {
             Ok(Asked::Command(stream, command)) => (stream, command),
-            Ok(Asked::Nothing) => return Ok(Ok(())),
+            Ok(Asked::Nothing) => {
+                self.ignored += 1;
+                return Ok(Ok(()));
+            }
             Ok(Asked::Newer) => {
                 self.newer.push(incoming.event_type.to_owned());
                 return Ok(Ok(()));
@@ -318,13 +385,15 @@ impl<'a, A: Aggregate> Effects<'a, A> {
         let (loaded, append) = match self.streams.entry(stream) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let loaded = Loaded::fold(&self.store.read_stream_blocking(stream)?)?;
+                let loaded = Loaded::fold(&self.inbox.store.read_stream_blocking(stream)?)?;
                 self.order.push(stream);
                 let append = Append { stream, expected: loaded.version, events: Vec::new() };
                 new.insert((loaded, append))
             }
         };
-        let cause = Cause { event: Some(incoming.id), traceparent: incoming.traceparent.map(str::to_owned) };
+        let span = self.inbox.start_span(record, &incoming);
+        let cause = Cause { event: Some(incoming.id), traceparent: span.traceparent(incoming.traceparent) };
+        self.spans.push(span);
         Ok(match loaded.execute(stream, &command, &cause) {
             Ok(events) => {
                 append.events.extend(events);
@@ -339,6 +408,29 @@ impl<'a, A: Aggregate> Effects<'a, A> {
         appends.map(|(_, append)| append).filter(|append| !append.events.is_empty()).collect()
     }
 }
+
+/// Notes how much is unread, whenever librdkafka tells.
+struct Lag(InboxMetrics);
+
+impl ClientContext for Lag {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let unread = partitions.map(|partition| partition.consumer_lag.max(0)).sum();
+        self.0.unread.store(unread, Ordering::Relaxed);
+    }
+}
+
+impl ConsumerContext for Lag {}
+
+type Consumer = BaseConsumer<Lag>;
 
 /// How many events of each type were skipped because they came after this program.
 type Newer = HashMap<String, u64>;

@@ -4,7 +4,13 @@
 //! or neither is. After any doubt the relay opens a new writer, which fences the old one, and reads the
 //! checkpoint: what was published is looked up and never guessed.
 
-use std::{collections::HashSet, convert::Infallible};
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    error::Error,
+    sync::atomic::Ordering,
+    time::{Instant, SystemTime},
+};
 
 use rdkafka::error::KafkaError;
 use tokio::sync::watch;
@@ -19,7 +25,12 @@ use crate::{
         transaction::Outcome,
         writer::{Ended, Writer},
     },
-    service::{backoff::Backoff, stop::Stop},
+    service::{
+        backoff::Backoff,
+        metrics::RelayMetrics,
+        spans::{Attribute, SpanKind, Spans},
+        stop::Stop,
+    },
     store::{CommitError, ReadError, Store, StoreId},
 };
 
@@ -57,6 +68,10 @@ pub struct Relay {
     /// Becomes true once store and cluster are known to belong together, and this process is the store's publisher.
     /// Nothing else that acts on the store may begin before.
     pub agreed: watch::Sender<bool>,
+    /// What is counted and measured.
+    pub metrics: RelayMetrics,
+    /// A span for each event that is sent.
+    pub spans: Spans,
 }
 
 /// Why the relay cannot go on without a person.
@@ -162,11 +177,16 @@ impl Relay {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
                 Ending::Renew => {}
-                Ending::Kafka(error) => backoff.wait(stop, &error),
-                Ending::Topic(error) => backoff.wait(stop, &error),
-                Ending::Store(error) => backoff.wait(stop, &error),
+                Ending::Kafka(error) => self.wait(&mut backoff, stop, &error),
+                Ending::Topic(error) => self.wait(&mut backoff, stop, &error),
+                Ending::Store(error) => self.wait(&mut backoff, stop, &error),
             }
         }
+    }
+
+    fn wait(&self, backoff: &mut Backoff, stop: &Stop, error: &(dyn Error + 'static)) {
+        self.metrics.failures.inc();
+        backoff.wait(stop, error);
     }
 
     fn publish(&self, stop: &Stop, backoff: &mut Backoff, own: &mut Own) -> Result<Infallible, Ending> {
@@ -195,6 +215,7 @@ impl Relay {
             None => (writer, position) = self.begin(writer, own)?,
         }
         own.claimed = true;
+        self.metrics.published.store(position.0, Ordering::Relaxed);
         self.check(partitions)?;
         self.agreed.send_replace(true);
         backoff.reset();
@@ -208,8 +229,16 @@ impl Relay {
             let events = self.store.read_all_blocking(position, BATCH)?;
             let Some((last, last_id)) = events.last().map(|event| (event.position, event.id)) else { continue };
             let checkpoint = Checkpoint { position: last, event: Some(last_id), publisher: own.publisher };
+            let (began, began_at) = (Instant::now(), SystemTime::now());
             let Ended { outcome, writer: next, error } = writer.commit(&self.records(&events, checkpoint));
+            if next.is_none() {
+                self.metrics.retired.inc();
+            }
             if outcome == Outcome::Committed {
+                self.metrics.publish_duration.observe(began.elapsed().as_secs_f64());
+                events.iter().for_each(|event| self.add_span(event, began_at));
+                self.metrics.sent.inc_by(events.len() as u64);
+                self.metrics.published.store(last.0, Ordering::Relaxed);
                 position = last;
                 backoff.reset();
                 tracing::debug!(topic = self.topic.name, position = position.0, events = events.len(), "published");
@@ -219,7 +248,7 @@ impl Relay {
                 (None, None) => return Err(Ending::Renew),
                 (Some(writer), None) => writer,
                 (Some(writer), Some(error)) => {
-                    backoff.wait(stop, &error);
+                    self.wait(backoff, stop, &error);
                     writer
                 }
             };
@@ -313,6 +342,22 @@ impl Relay {
                 self.store.keep_fact_blocking(&partitions_fact, &partitions.to_string()).map_err(Ending::Store)
             }
         }
+    }
+
+    fn add_span(&self, event: &Event, began: SystemTime) {
+        let topic = &self.topic.name;
+        let attributes = || {
+            vec![
+                Attribute::new("messaging.system", "kafka"),
+                Attribute::new("messaging.operation.name", "send"),
+                Attribute::new("messaging.operation.type", "send"),
+                Attribute::new("messaging.destination.name", topic.clone()),
+                Attribute::new("messaging.message.id", event.id.to_string()),
+                Attribute::new("messaging.kafka.message.key", event.stream.to_string()),
+            ]
+        };
+        let parent = event.traceparent.as_deref();
+        self.spans.add(SpanKind::Producer, || format!("send {topic}"), parent, began, attributes);
     }
 
     fn records(&self, events: &[Event], checkpoint: Checkpoint) -> Vec<Record> {

@@ -20,6 +20,8 @@ use event_sourcing::{
         health::Health,
         listener,
         log::{self, LogArgs},
+        metrics::Metrics,
+        spans::Spans,
         stop::Shutdown,
         supervisor::Supervisor,
     },
@@ -67,6 +69,8 @@ pub async fn run(
         "starting"
     );
     let client = Client::of(SERVICE, &config.kafka)?;
+    let spans = Spans::from_env(SERVICE)?;
+    let metrics = Metrics::new(&store, TOPIC, payment_outcomes::TOPIC, |_| {});
     let (agreed, agreement) = watch::channel(false);
     let inbox = Inbox::<Order> {
         store: store.clone(),
@@ -76,6 +80,8 @@ pub async fn run(
         dead_letters: config.kafka.events_topic(&dead_letters::topic_of(SERVICE)),
         cluster: cluster.clone(),
         reader: payment_outcomes::read,
+        metrics: metrics.inbox.clone(),
+        spans: spans.clone(),
         agreed: agreement,
     };
     let relay = Relay {
@@ -86,9 +92,11 @@ pub async fn run(
         message: order_event::MESSAGE,
         cluster,
         agreed,
+        metrics: metrics.relay.clone(),
+        spans: spans.clone(),
     };
     let health = Health::new(&store, "orders.v1.OrderService");
-    let routes = api::routes(store, &health);
+    let routes = api::routes(store, spans.clone(), &health, &metrics);
 
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
@@ -97,6 +105,7 @@ pub async fn run(
     service.thread("inbox", |stop| inbox.run(stop));
     service.thread("relay", |stop| relay.run(stop));
     let result = service.run().await;
+    spans.stop();
     tracing::info!(service = SERVICE, "stopped");
     result
 }

@@ -15,6 +15,7 @@ use event_sourcing::{
         call_error::{CallError, Violation},
         health::Health,
         listener,
+        metrics::Metrics,
     },
     store::Store,
 };
@@ -27,11 +28,11 @@ use crate::{
 };
 
 /// Every route of the service.
-pub(crate) fn routes(store: Store, health: &Health) -> Router {
+pub(crate) fn routes(store: Store, health: &Health, metrics: &Metrics) -> Router {
     let service = PaymentServiceServer::new(Payments { store })
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    listener::one_port(Routes::new(service), DESCRIPTORS, Router::new(), health)
+    listener::one_port(Routes::new(service), DESCRIPTORS, Router::new(), health, metrics)
 }
 
 struct Payments {

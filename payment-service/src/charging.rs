@@ -7,14 +7,24 @@ use std::{
     collections::HashSet,
     convert::Infallible,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use event_sourcing::{
     aggregate::{self, Cause, ExecuteError},
     event::StreamId,
-    service::{failure::chain, stop::Stop},
+    money::Money,
+    service::{
+        failure::chain,
+        metrics::{self, Outcome},
+        spans::{Attribute, SpanKind, Spans},
+        stop::Stop,
+    },
     store::{Commit, Store},
+};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -40,10 +50,42 @@ const MENTIONED: u32 = 5;
 /// How long calls under way are waited for when the service stops; they would be repeated after the next start.
 const DRAIN: Duration = Duration::from_millis(300);
 
+/// Calls to the gateway, counted and measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Calls {
+    made: Family<Outcome, Counter>,
+    duration: Histogram,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        Self { made: Family::default(), duration: metrics::durations() }
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let help = "Calls to the payment gateway: completed, declined, settled before, no_answer";
+        registry.register("gateway_calls", help, self.made.clone());
+        registry.register_with_unit("gateway_call_duration", "One call", Unit::Seconds, self.duration.clone());
+    }
+
+    fn note(&self, began: Instant, answer: &Result<Option<(Receipt, Cause)>, NoAnswer>) {
+        let outcome = match answer {
+            Ok(Some((Receipt::Charged { .. }, _))) => "completed",
+            Ok(Some((Receipt::Declined(_), _))) => "declined",
+            Ok(None) => "settled_before",
+            Err(_) => "no_answer",
+        };
+        self.made.get_or_create(&Outcome { outcome }).inc();
+        self.duration.observe(began.elapsed().as_secs_f64());
+    }
+}
+
 /// Charges payments through a gateway.
 pub(crate) struct Charging<G> {
     pub(crate) store: Store,
     pub(crate) gateway: Arc<G>,
+    pub(crate) calls: Calls,
+    pub(crate) spans: Spans,
     /// The relay's word that the store is the newest one. Nobody is charged before: an older copy may know of
     /// payments as due that were settled since.
     pub(crate) agreed: watch::Receiver<bool>,
@@ -103,7 +145,8 @@ impl<G: Gateway> Charging<G> {
                 break;
             }
             if under_way.insert(payment.order) {
-                let call = Call { store: self.store.clone(), gateway: Arc::clone(&self.gateway), payment };
+                let (store, gateway) = (self.store.clone(), Arc::clone(&self.gateway));
+                let call = Call { store, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
                 calls.spawn(async move {
                     call.run().await;
                     payment.order
@@ -128,6 +171,8 @@ fn forget(under_way: &mut HashSet<StreamId>, ended: Result<StreamId, tokio::task
 struct Call<G> {
     store: Store,
     gateway: Arc<G>,
+    calls: Calls,
+    spans: Spans,
     payment: Waiting,
 }
 
@@ -138,9 +183,12 @@ impl<G: Gateway> Call<G> {
     /// The gateway may have been called. The payment is still due, and is called for again under the same key.
     async fn run(&self) {
         let order = self.payment.order;
+        let began = Instant::now();
         let answer = tokio::time::timeout(CALL, self.ask()).await;
-        match answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs())))) {
-            Ok(Some(receipt)) => self.record(receipt).await,
+        let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));
+        self.calls.note(began, &answer);
+        match answer {
+            Ok(Some((receipt, cause))) => self.record(receipt, &cause).await,
             Ok(None) => {}
             Err(no_answer) => {
                 if self.payment.failed_attempts == MENTIONED {
@@ -152,32 +200,41 @@ impl<G: Gateway> Call<G> {
         }
     }
 
-    /// The gateway's answer; `None` when the payment was settled in between.
-    async fn ask(&self) -> Result<Option<Receipt>, NoAnswer> {
+    /// The gateway's answer, and the trace it belongs to; `None` when the payment was settled in between.
+    async fn ask(&self) -> Result<Option<(Receipt, Cause)>, NoAnswer> {
         let order = self.payment.order;
         let payment = match aggregate::load::<Payment>(&self.store, order).await {
             Ok(payment) => payment,
             Err(error) => return Err(NoAnswer(chain(&error))),
         };
+        let before = payment.traceparent().map(str::to_owned);
         let Payment::Known { money, order_time, state: State::Requested } = payment.state else { return Ok(None) };
+        let attributes = || vec![Attribute::new("order.id", order.to_string())];
+        let mut span = self.spans.start(SpanKind::Client, "charge", before.as_deref(), attributes);
+        let cause = Cause { event: None, traceparent: span.traceparent(before.as_deref()) };
+        let receipt = self.charge(order, money, order_time).await.inspect_err(|no_answer| span.fail(no_answer))?;
+        Ok(Some((receipt, cause)))
+    }
+
+    async fn charge(&self, order: StreamId, money: Money, order_time: SystemTime) -> Result<Receipt, NoAnswer> {
         // Near the end of the gateway's memory a repeat could be a second charge: then it is asked first. The order's
         // time counts and not this store's, which may be a restored copy that reads of the order again.
         let age = order_time.elapsed().unwrap_or_default();
         if age > self.gateway.remembers() / 2
             && let Some(receipt) = self.gateway.find(order).await?
         {
-            return Ok(Some(receipt));
+            return Ok(receipt);
         }
-        self.gateway.charge(order, money).await.map(Some)
+        self.gateway.charge(order, money).await
     }
 
     /// Records what the gateway said, however long the store needs: money has moved.
-    async fn record(&self, receipt: Receipt) {
+    async fn record(&self, receipt: Receipt, cause: &Cause) {
         let order = self.payment.order;
         let command = Command::Record(receipt);
         let mut pause = SHORTEST_PAUSE;
         loop {
-            match aggregate::execute::<Payment>(&self.store, order, &command, &Cause::default()).await {
+            match aggregate::execute::<Payment>(&self.store, order, &command, cause).await {
                 Ok(_) => return tracing::debug!(%order, "settled"),
                 Err(ExecuteError::Rejected(rejection @ (Rejection::Contradicted | Rejection::Unknown))) => {
                     return tracing::error!(%order, error = %rejection, ?command, "the gateway contradicts itself");

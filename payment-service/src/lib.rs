@@ -24,6 +24,8 @@ use event_sourcing::{
         health::Health,
         listener,
         log::{self, LogArgs},
+        metrics::Metrics,
+        spans::Spans,
         stop::Shutdown,
         supervisor::Supervisor,
     },
@@ -33,7 +35,12 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use crate::config::{Cli, Command, Config, GatewayLocation};
 pub use crate::payments_table::unfinished;
-use crate::{charging::Charging, gateway::simulated::Simulated, payment::Payment, payments_table::PaymentsTable};
+use crate::{
+    charging::{Calls, Charging},
+    gateway::simulated::Simulated,
+    payment::Payment,
+    payments_table::PaymentsTable,
+};
 
 /// The service's name: in logs, in `transactional.id`s, as the consumer group, before its topics' names.
 pub const SERVICE: &str = "payment-service";
@@ -75,6 +82,9 @@ pub async fn run(
     let gateway = Simulated::open(ledger, config.gateway_latency, config.gateway_key_memory)
         .map_err(|error| Failure::configuration(format!("cannot open the ledger {}: {error}", ledger.display())))?;
     let client = Client::of(SERVICE, &config.kafka)?;
+    let spans = Spans::from_env(SERVICE)?;
+    let calls = Calls::new();
+    let metrics = Metrics::new(&store, TOPIC, order_events::TOPIC, |registry| calls.register(registry));
     let (agreed, agreement) = watch::channel(false);
     let inbox = Inbox::<Payment> {
         store: store.clone(),
@@ -84,9 +94,12 @@ pub async fn run(
         dead_letters: config.kafka.events_topic(&dead_letters::topic_of(SERVICE)),
         cluster: cluster.clone(),
         reader: order_events::read,
+        metrics: metrics.inbox.clone(),
+        spans: spans.clone(),
         agreed: agreement.clone(),
     };
-    let charging = Charging { store: store.clone(), gateway: Arc::new(gateway), agreed: agreement };
+    let charging =
+        Charging { store: store.clone(), gateway: Arc::new(gateway), calls, spans: spans.clone(), agreed: agreement };
     let relay = Relay {
         store: store.clone(),
         client,
@@ -95,9 +108,11 @@ pub async fn run(
         message: payment_event::MESSAGE,
         cluster,
         agreed,
+        metrics: metrics.relay.clone(),
+        spans: spans.clone(),
     };
     let health = Health::new(&store, "payments.v1.PaymentService");
-    let routes = api::routes(store, &health);
+    let routes = api::routes(store, &health, &metrics);
 
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
@@ -107,6 +122,7 @@ pub async fn run(
     service.task("charging", |stop| charging.run(stop));
     service.thread("relay", |stop| relay.run(stop));
     let result = service.run().await;
+    spans.stop();
     tracing::info!(service = SERVICE, "stopped");
     result
 }

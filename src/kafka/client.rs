@@ -145,7 +145,7 @@ impl Client {
         let answer = question(consumer);
         // Nothing is read here: all that comes is what went wrong since the last question, and librdkafka's log.
         let causes = (0..100).filter_map(|_| consumer.poll(Duration::ZERO)?.err());
-        let telling = causes.filter(is_telling).last();
+        let telling = causes.filter(is_telling).reduce(|_, later| later);
         answer.map_err(|error| telling.unwrap_or(error))
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::SystemTime,
 };
 
 use prost_types::Timestamp;
@@ -13,7 +14,7 @@ use rdkafka::{
 };
 
 use crate::{
-    event::{Event, EventId, StreamId},
+    event::{Event, EventId, StreamId, from_micros},
     service::trace_context,
 };
 
@@ -100,6 +101,8 @@ pub struct Received {
     pub value: Option<Vec<u8>>,
     /// The headers, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// When it was published, if it says so.
+    pub time: Option<SystemTime>,
 }
 
 impl Received {
@@ -118,6 +121,7 @@ impl Received {
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             headers,
+            time: message.timestamp().to_millis().map(|millis| from_micros(millis.saturating_mul(1000))),
         }
     }
 
@@ -234,7 +238,7 @@ mod tests {
             message: "orders.events.v1.OrderEvent",
         };
         let Record { topic, key, value, headers, .. } = Record::of(event, &source);
-        Received { topic, partition: 0, offset: 7, key, value, headers }
+        Received { topic, partition: 0, offset: 7, key, value, headers, time: None }
     }
 
     #[test]

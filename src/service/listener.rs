@@ -15,7 +15,7 @@ use tokio::{
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
-use super::{call_error::CallError, failure::Failure, health::Health, stop::Stop};
+use super::{call_error::CallError, failure::Failure, health::Health, metrics::Metrics, stop::Stop};
 
 /// How long calls under way may take to finish when the service stops. An idle client could otherwise hold
 /// it for ever (hyper #4170).
@@ -39,7 +39,7 @@ pub async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failur
 ///
 /// # Panics
 /// If the descriptors are not what the build made.
-pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Health) -> Router {
+pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Health, metrics: &Metrics) -> Router {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
@@ -52,7 +52,7 @@ pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Hea
         .add_service(reflection().build_v1alpha().expect(built))
         .add_service(health.grpc())
         .into_axum_router();
-    http.merge(health.http()).fallback(async move |request: Request| {
+    http.merge(health.http()).merge(metrics.http()).fallback(async move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             grpc.oneshot(request).await.into_response()

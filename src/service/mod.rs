@@ -1,4 +1,4 @@
-//! What every service needs around its domain: tasks that are watched over, a port, errors, logs.
+//! What every service needs around its domain: tasks that are watched over, a port, errors, logs, metrics.
 
 pub mod backoff;
 pub mod call_error;
@@ -7,6 +7,8 @@ pub mod failure;
 pub mod health;
 pub mod listener;
 pub mod log;
+pub mod metrics;
+pub mod spans;
 pub mod stop;
 pub mod supervisor;
 pub mod telemetry;

@@ -8,14 +8,15 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     is_traceparent(text).then(|| text.to_owned())
 }
 
-/// Whether a text has the form of version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+/// Whether a text has the form of version 00: `00-<32 hex>-<16 hex>-<2 hex>`, with no id all zeros.
 pub(crate) fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     let [version, trace, parent, flags] = parts[..] else { return false };
-    version == "00" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2)
+    let some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    version == "00" && hex(trace, 32) && some(trace) && hex(parent, 16) && some(parent) && hex(flags, 2)
 }
 
 #[cfg(test)]
@@ -31,7 +32,15 @@ mod tests {
             traceparent(&headers)
         };
         assert_eq!(taken(good).as_deref(), Some(good));
-        for bad in ["", "00", &good.to_uppercase(), &good[1..], &good.replace("00-", "01-"), &format!("{good}-x")] {
+        for bad in [
+            "",
+            "00",
+            &good.to_uppercase(),
+            &good[1..],
+            &good.replace("00-", "01-"),
+            &format!("{good}-x"),
+            &good.replace("b7ad6b7169203331", "0000000000000000"),
+        ] {
             assert_eq!(taken(bad), None, "{bad}");
         }
         assert_eq!(traceparent(&HeaderMap::new()), None);

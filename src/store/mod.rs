@@ -17,6 +17,7 @@ use std::{
     str::FromStr,
     sync::{Arc, mpsc},
     thread,
+    time::{Instant, SystemTime},
 };
 
 use rusqlite::Connection;
@@ -25,7 +26,10 @@ use uuid::Uuid;
 
 pub use self::{reads::Log, schema::OpenError};
 use self::{reads::Readers, writer::Request};
-use crate::event::{Event, NewEvent, Position, StreamId, Version};
+use crate::{
+    event::{Event, NewEvent, Position, StreamId, Version},
+    service::metrics::{Outcome, StoreMetrics},
+};
 
 /// How many commits may wait for the disk before further ones are refused.
 const QUEUE: usize = 4096;
@@ -215,6 +219,7 @@ struct Inner {
     writable: watch::Receiver<bool>,
     readers: Arc<Readers>,
     writer: Option<thread::JoinHandle<()>>,
+    metrics: StoreMetrics,
 }
 
 impl Store {
@@ -225,9 +230,11 @@ impl Store {
         let (head_sender, head) = watch::channel(opened.head);
         let (writable_sender, writable) = watch::channel(true);
         let (id, opened_at) = (opened.id, opened.head);
+        let metrics = StoreMetrics::default();
+        let counted = metrics.clone();
         let writer = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(opened, table, &queue, &head_sender, &writable_sender))
+            .spawn(move || writer::run(opened, table, &counted, &queue, &head_sender, &writable_sender))
             .map_err(|source| OpenError::Io { path: location.path().to_owned(), source })?;
         let readers = Arc::new(Readers::new(location.path().to_owned()));
         Ok(Self {
@@ -239,6 +246,7 @@ impl Store {
                 writable,
                 readers,
                 writer: Some(writer),
+                metrics,
             }),
         })
     }
@@ -268,15 +276,40 @@ impl Store {
     /// # Cancellation
     /// If the future is dropped, the commit may or may not be made, but never a part of it.
     pub async fn commit(&self, commit: Commit) -> Result<Position, CommitError> {
-        self.submit(commit)?.await.unwrap_or(Err(CommitError::Closed))
+        let asked = Instant::now();
+        let answer = match self.submit(commit) {
+            Ok(answer) => answer.await.unwrap_or(Err(CommitError::Closed)),
+            Err(refused) => Err(refused),
+        };
+        self.note(asked, &answer);
+        answer
     }
 
     /// [`Store::commit`] for threads that may block: it waits for room instead of being refused.
     pub fn commit_blocking(&self, commit: Commit) -> Result<Position, CommitError> {
         let (answer, answered) = oneshot::channel();
         let requests = self.inner.requests.as_ref().ok_or(CommitError::Closed)?;
+        let asked = Instant::now();
         requests.send(Request { commit, answer }).map_err(|_closed| CommitError::Closed)?;
-        answered.blocking_recv().unwrap_or(Err(CommitError::Closed))
+        let answer = answered.blocking_recv().unwrap_or(Err(CommitError::Closed));
+        self.note(asked, &answer);
+        answer
+    }
+
+    fn note(&self, asked: Instant, answer: &Result<Position, CommitError>) {
+        let outcome = match answer {
+            Ok(_) => return self.inner.metrics.append_duration.observe(asked.elapsed().as_secs_f64()),
+            Err(CommitError::Conflict { .. }) => "conflict",
+            Err(CommitError::OffsetMoved { .. }) => "offset_moved",
+            Err(CommitError::Overloaded) => "overloaded",
+            Err(CommitError::Unavailable(_) | CommitError::Closed) => "unavailable",
+        };
+        self.inner.metrics.refused.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// What the store counts and measures.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.inner.metrics
     }
 
     fn submit(&self, commit: Commit) -> Result<oneshot::Receiver<Result<Position, CommitError>>, CommitError> {
@@ -302,6 +335,11 @@ impl Store {
     /// Up to `limit` events of all streams after a position, in order.
     pub fn read_all_blocking(&self, after: Position, limit: usize) -> Result<Vec<Event>, ReadError> {
         self.read_blocking(|connection| reads::all(connection, after, limit))
+    }
+
+    /// When the event at a position happened; `None` where there is none.
+    pub async fn time_of(&self, position: Position) -> Result<Option<SystemTime>, ReadError> {
+        self.read(move |connection| reads::time_of(connection, position)).await
     }
 
     /// The stored offsets of a topic: the partition, and the offset of the next record to be read.

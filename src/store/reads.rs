@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
@@ -98,6 +98,11 @@ pub(super) fn stream(connection: &Connection, stream: StreamId) -> rusqlite::Res
 pub(super) fn all(connection: &Connection, after: Position, limit: usize) -> rusqlite::Result<Vec<Event>> {
     let sql = format!("SELECT {COLUMNS} FROM events WHERE position > ?1 ORDER BY position LIMIT ?2");
     connection.prepare_cached(&sql)?.query_map(params![after.0, limit], event)?.collect()
+}
+
+pub(super) fn time_of(connection: &Connection, position: Position) -> rusqlite::Result<Option<SystemTime>> {
+    let time = connection.query_row("SELECT time FROM events WHERE position = ?1", [position.0], |row| row.get(0));
+    Ok(time.optional()?.map(from_micros))
 }
 
 pub(super) fn offsets(connection: &Connection, cluster: &str, topic: &str) -> rusqlite::Result<Vec<(i32, i64)>> {

@@ -14,7 +14,10 @@ use super::{
     Append, Commit, CommitError, OffsetMove, ReadTable,
     schema::{self, Opened},
 };
-use crate::event::{Event, Position, StreamId, Version, to_micros};
+use crate::{
+    event::{Event, Position, StreamId, Version, to_micros},
+    service::metrics::{EventType, StoreMetrics},
+};
 
 /// How many commits share one sync at most.
 const GROUP: usize = 1024;
@@ -36,17 +39,21 @@ pub(super) struct Request {
 pub(super) fn run<T: ReadTable>(
     opened: Opened,
     table: T,
+    metrics: &StoreMetrics,
     queue: &mpsc::Receiver<Request>,
     head: &watch::Sender<Position>,
     writable: &watch::Sender<bool>,
 ) {
     let Opened { connection, event_types, lock, head: _, id: _ } = opened;
-    let mut writer = Writer { connection, table, event_types };
+    let mut writer = Writer { connection, table, event_types, appended: Vec::new() };
     let mut can_write = true;
     while let Some(group) = next_group(queue, can_write) {
         let result = writer.commit(group);
         can_write = result.failure.is_none();
         if let Some(committed) = result.head {
+            for event_type in writer.appended.drain(..) {
+                metrics.events.get_or_create(&EventType { event_type }).inc();
+            }
             head.send_if_modified(|known| std::mem::replace(known, committed) != committed);
         }
         note(writable, result.failure.as_deref());
@@ -88,6 +95,8 @@ struct Writer<T> {
     table: T,
     /// The event types that the store has had so far.
     event_types: HashSet<String>,
+    /// The types of what is being appended.
+    appended: Vec<String>,
 }
 
 type Answer = (oneshot::Sender<Result<Position, CommitError>>, Result<Position, CommitError>);
@@ -145,6 +154,7 @@ impl<T: ReadTable> Writer<T> {
 
     /// After a failure nothing is assumed of what the file holds.
     fn recover(&mut self) {
+        self.appended.clear();
         if !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
@@ -241,6 +251,7 @@ impl<T: ReadTable> Writer<T> {
                 event.traceparent,
                 event.payload,
             ])?;
+        self.appended.push(event.event_type.clone());
         self.table.apply(&self.connection, event)
     }
 }

@@ -17,7 +17,11 @@ use event_sourcing::{
         topics::Topic,
     },
     relay::{Cluster, Relay, RelayError},
-    service::stop::{Shutdown, Stop},
+    service::{
+        metrics::{InboxMetrics, RelayMetrics},
+        spans::Spans,
+        stop::{Shutdown, Stop},
+    },
     store::{Location, Owner, ReadTable, Store},
     testing::eventually,
 };
@@ -149,6 +153,8 @@ pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cl
         message: "test.Word",
         cluster,
         agreed: watch::Sender::new(false),
+        metrics: RelayMetrics::default(),
+        spans: Spans::default(),
     };
     Running::start(move |stop| relay.run(stop))
 }
@@ -162,6 +168,8 @@ pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<Inb
         dead_letters: topic(&dead_letters::topic_of(SERVICE)),
         cluster: Cluster::Existing,
         reader: read,
+        metrics: InboxMetrics::default(),
+        spans: Spans::default(),
         agreed: watch::Sender::new(true).subscribe(),
     };
     Running::start(move |stop| inbox.run(stop))

@@ -5,7 +5,10 @@ use event_sourcing::{
         CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse,
         order_service_server::{OrderService, OrderServiceServer},
     },
-    service::trace_context::traceparent,
+    service::{
+        spans::{Attribute, SpanKind},
+        trace_context::traceparent,
+    },
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 
@@ -24,8 +27,21 @@ impl OrderService for Orders {
         &self,
         request: Request<CreateOrderRequest>,
     ) -> Result<Response<CreateOrderResponse>, Status> {
-        let traceparent = traceparent(request.metadata().as_ref());
-        let order = self.create(request.into_inner(), traceparent).await.map_err(|error| error.into_status(SERVICE))?;
+        let before = traceparent(request.metadata().as_ref());
+        let attributes = || {
+            vec![
+                Attribute::new("rpc.system", "grpc"),
+                Attribute::new("rpc.service", "orders.v1.OrderService"),
+                Attribute::new("rpc.method", "CreateOrder"),
+            ]
+        };
+        let name = "orders.v1.OrderService/CreateOrder";
+        let mut span = self.spans.start(SpanKind::Server, name, before.as_deref(), attributes);
+        let context = span.traceparent(before.as_deref());
+        let order = self.create(request.into_inner(), context).await.map_err(|error| {
+            span.fail(&error);
+            error.into_status(SERVICE)
+        })?;
         Ok(Response::new(CreateOrderResponse { order: Some(order) }))
     }
 

@@ -12,6 +12,7 @@ use event_sourcing::{
     proto::orders::v1::CreateOrderRequest,
     service::{
         call_error::{CallError, Violation},
+        spans::{Attribute, SpanKind},
         trace_context::traceparent,
     },
 };
@@ -41,7 +42,11 @@ async fn create(State(orders): State<Orders>, request: Request) -> Result<Respon
     if !violations.is_empty() {
         return Err(CallError::Invalid(with_the_rest(violations, request)));
     }
-    let order = orders.create(request, traceparent(&head.headers)).await.map_err(with_json_names)?;
+    let before = traceparent(&head.headers);
+    let attributes = || vec![Attribute::new("http.request.method", "POST"), Attribute::new("http.route", "/orders")];
+    let mut span = orders.spans.start(SpanKind::Server, "POST /orders", before.as_deref(), attributes);
+    let context = span.traceparent(before.as_deref());
+    let order = orders.create(request, context).await.map_err(with_json_names).inspect_err(|error| span.fail(error))?;
     let location =
         HeaderValue::try_from(format!("/orders/{}", order.order_id)).map_err(|_never| CallError::Internal)?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(OrderJson::from(order))).into_response())

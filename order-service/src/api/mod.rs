@@ -14,6 +14,8 @@ use event_sourcing::{
         call_error::{CallError, Violation},
         health::Health,
         listener,
+        metrics::Metrics,
+        spans::Spans,
     },
     store::Store,
 };
@@ -24,15 +26,16 @@ use crate::{
 };
 
 /// Every route of the service.
-pub(crate) fn routes(store: Store, health: &Health) -> Router {
-    let orders = Orders { store };
-    listener::one_port(grpc::services(orders.clone()), DESCRIPTORS, http::routes(orders), health)
+pub(crate) fn routes(store: Store, spans: Spans, health: &Health, metrics: &Metrics) -> Router {
+    let orders = Orders { store, spans };
+    listener::one_port(grpc::services(orders.clone()), DESCRIPTORS, http::routes(orders), health, metrics)
 }
 
 /// The calls themselves, whichever way they came.
 #[derive(Clone)]
 struct Orders {
     store: Store,
+    spans: Spans,
 }
 
 impl Orders {
