@@ -179,8 +179,9 @@ fn secured(address: &str) -> Listener {
 inter.broker.listener.name=PLAINTEXT
 listener.name.secure.ssl.keystore.type=PEM
 listener.name.secure.ssl.keystore.location=broker.pem
-listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512,OAUTHBEARER
 listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 "

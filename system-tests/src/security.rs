@@ -1,9 +1,19 @@
-//! A broker with TLS, SCRAM and access control, which grants each service what the README lists and nothing else.
+//! A broker with TLS, SASL (SCRAM and OAUTHBEARER) and access control, which grants each service what the README lists and nothing else.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    thread,
+    time::SystemTime,
+};
 
 use anyhow::{Context as _, ensure};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use serde_json::json;
 
 use crate::{
     Ground, Table,
@@ -48,15 +58,15 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
             kafka.grant(user, resource, name, operations)?;
         }
     }
-    let start = |kind: Kind, user: &str, password: &str| {
-        let home = directory.path().join(format!("{user} {password}"));
+    let start = |kind: Kind, name: &str, sasl: &str| {
+        let home = directory.path().join(name);
         fs::create_dir(&home)?;
-        fs::write(home.join("client.properties"), properties(directory.path(), user, password))?;
+        fs::write(home.join("client.properties"), properties(directory.path(), sasl))?;
         Service::start(programs, &home, &secure, kind, &["--kafka-config", "client.properties"])
     };
 
-    let orders = start(Kind::Orders, "order-service", &password("order-service"))?;
-    let payments = start(Kind::Payments, "payment-service", &password("payment-service"))?;
+    let orders = start(Kind::Orders, "orders", &scram("order-service", &password("order-service")))?;
+    let payments = start(Kind::Payments, "payments", &oauthbearer("payment-service")?)?;
     let placed = load::place_some(&orders.orders_url(), (0..ORDERS).map(|number| format!("order-{number}")))?;
     let brokers = kafka.address();
     let services = || format!("{}\n{}", orders.last_lines(), payments.last_lines());
@@ -69,11 +79,13 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
             service.last_lines().lines().filter(|line| line.contains("uthoriz")).map(str::to_owned).collect();
         findings.extend(refused);
     }
-    println!("    TLS, SCRAM-SHA-512 and no more than the listed permissions: {ORDERS} orders are paid");
+    println!(
+        "    TLS, SCRAM-SHA-512 and OAUTHBEARER, and no more than the listed permissions: {ORDERS} orders are paid"
+    );
 
-    let wrong = start(Kind::Orders, "order-service", "wrong")?;
+    let wrong = start(Kind::Orders, "wrong", &scram("order-service", "wrong"))?;
     wrong.wait_for_line(&["publishing to order-events waits", "uthentication"])?;
-    let stranger = start(Kind::Orders, "stranger", &password("stranger"))?;
+    let stranger = start(Kind::Orders, "stranger", &scram("stranger", &password("stranger")))?;
     stranger.wait_for_line(&["publishing to order-events waits", "uthoriz"])?;
     for service in [&wrong, &stranger] {
         ensure!(load::place_some(&service.orders_url(), ["meanwhile".to_owned()])?.len() == 1);
@@ -87,16 +99,75 @@ fn password(user: &str) -> String {
 }
 
 /// As Kafka's own tools would be given it.
-fn properties(directory: &Path, user: &str, password: &str) -> String {
+fn properties(directory: &Path, sasl: &str) -> String {
+    let authority = directory.join("ca.pem");
     format!(
-        "security.protocol=SASL_SSL\n\
-         sasl.mechanism=SCRAM-SHA-512\n\
-         sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required \\\n\
-         \x20   username=\"{user}\" password=\"{password}\";\n\
-         ssl.truststore.type=PEM\n\
-         ssl.truststore.location={}\n",
-        directory.join("ca.pem").display()
+        "security.protocol=SASL_SSL\nssl.truststore.type=PEM\nssl.truststore.location={}\n{sasl}",
+        authority.display()
     )
+}
+
+fn scram(user: &str, password: &str) -> String {
+    format!(
+        "sasl.mechanism=SCRAM-SHA-512\n\
+         sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required \\\n\
+         \x20   username=\"{user}\" password=\"{password}\";\n"
+    )
+}
+
+fn oauthbearer(user: &str) -> anyhow::Result<String> {
+    let tokens = token_endpoint(user)?;
+    Ok(format!(
+        "sasl.mechanism=OAUTHBEARER\n\
+         sasl.oauthbearer.token.endpoint.url=http://{tokens}/token\n\
+         sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \\\n\
+         \x20   clientId=\"{user}\" clientSecret=\"{}\";\n",
+        password(user)
+    ))
+}
+
+/// Answers every request with a token for the user: unsigned, which a broker takes that is told of no keys.
+#[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+fn token_endpoint(user: &str) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let user = user.to_owned();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answered = stream.and_then(|stream| answer(stream, &token(&user)));
+            if let Err(error) = answered {
+                println!("    the token endpoint: {error}");
+            }
+        }
+    });
+    Ok(address)
+}
+
+fn token(user: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let claims = json!({"sub": user, "iat": now, "exp": now + 3600});
+    let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    format!("{}.{}.", part(json!({"alg": "none"})), part(claims))
+}
+
+fn answer(stream: TcpStream, token: &str) -> io::Result<()> {
+    let mut request = BufReader::new(&stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        request.read_line(&mut line)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    io::copy(&mut request.take(length), &mut io::sink())?;
+    let body = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3600}).to_string();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:";
+    write!(&stream, "{head} {}\r\n\r\n{body}", body.len())
 }
 
 /// An authority, and a certificate of it for the broker.
