@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use event_sourcing::{kafka::args::KafkaArgs, store::Location};
+use event_sourcing::{kafka::args::KafkaArgs, service::listener::ListenArgs, store::Location};
 
 /// An embedded broker and both services in one process, for a first look.
 #[derive(Clone, Debug, Parser)]
@@ -31,6 +31,7 @@ impl Config {
         order_service::Config {
             listen: self.listen,
             store: Location::sqlite(self.data_dir.join("orders.db")),
+            callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }
     }
@@ -42,6 +43,7 @@ impl Config {
             gateway: payment_service::GatewayLocation::Simulated(self.data_dir.join("charges.db")),
             gateway_latency: Duration::ZERO,
             gateway_key_memory: Duration::from_secs(24 * 60 * 60),
+            callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }
     }

@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
-use event_sourcing::{kafka::args::KafkaArgs, service::log::LogArgs, store::Location};
+use event_sourcing::{
+    kafka::args::KafkaArgs,
+    service::{listener::ListenArgs, log::LogArgs},
+    store::Location,
+};
 
 /// Takes orders over gRPC and HTTP, keeps what happens to them, and publishes it to Kafka.
 ///
@@ -38,6 +42,10 @@ pub enum Command {
         /// Where it takes calls
         #[arg(long, env, default_value = LISTEN, value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
+
+        /// Where it answers about health, if not there as well
+        #[arg(long, env, value_name = "ADDRESS:PORT")]
+        ops_listen: Option<SocketAddr>,
     },
 }
 
@@ -54,6 +62,10 @@ pub struct Config {
     /// Where the orders are kept: sqlite:PATH
     #[arg(long, env, default_value = STORE, value_name = "URL")]
     pub store: Location,
+
+    /// How callers reach it
+    #[command(flatten)]
+    pub callers: ListenArgs,
 
     /// Kafka
     #[command(flatten)]

@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
     cli::exit(match cli.command {
         None => serve(cli.serve).await,
         Some(Command::Log { store, log }) => order_service::show_log(&store, &log),
-        Some(Command::Health { listen }) => health::ask(listen),
+        Some(Command::Health { listen, ops_listen }) => health::ask(ops_listen.unwrap_or(listen)),
     })
 }
 

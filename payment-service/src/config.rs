@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use event_sourcing::{kafka::args::KafkaArgs, service::log::LogArgs, store::Location};
+use event_sourcing::{
+    kafka::args::KafkaArgs,
+    service::{listener::ListenArgs, log::LogArgs},
+    store::Location,
+};
 
 /// Pays orders: reads them from Kafka, charges through a gateway, and publishes what came of it.
 ///
@@ -38,6 +42,10 @@ pub enum Command {
         /// Where it takes calls
         #[arg(long, env, default_value = LISTEN, value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
+
+        /// Where it answers about health, if not there as well
+        #[arg(long, env, value_name = "ADDRESS:PORT")]
+        ops_listen: Option<SocketAddr>,
     },
 }
 
@@ -66,6 +74,10 @@ pub struct Config {
     /// How long the simulated gateway remembers an idempotency key, in seconds
     #[arg(long, env, default_value = "86400", value_name = "S", value_parser = seconds)]
     pub gateway_key_memory: Duration,
+
+    /// How callers reach it
+    #[command(flatten)]
+    pub callers: ListenArgs,
 
     /// Kafka
     #[command(flatten)]

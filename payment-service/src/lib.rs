@@ -28,6 +28,7 @@ use event_sourcing::{
         spans::Spans,
         stop::Shutdown,
         supervisor::Supervisor,
+        tls::Tls,
     },
     store::{Location, Log, Owner, Store},
 };
@@ -111,13 +112,23 @@ pub async fn run(
         metrics: metrics.relay.clone(),
         spans: spans.clone(),
     };
+    let tls = Tls::open(&config.callers.tls)?;
+    let ops_listener = match config.callers.ops_listen {
+        Some(address) => Some(listener::bind(address, "--ops-listen").await?),
+        None => None,
+    };
     let health = Health::new(&store, "payments.v1.PaymentService");
     let routes = api::routes(store, &health, &metrics);
+
+    let ops = listener::ops(&health, &metrics);
 
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
     service.task("health", |stop| health.run(stop));
-    service.task("listener", |stop| listener::serve(listener, routes, stop));
+    service.task("listener", |stop| listener::serve(listener, routes, tls, stop));
+    if let Some(listener) = ops_listener {
+        service.task("ops listener", |stop| listener::serve(listener, ops, None, stop));
+    }
     service.thread("inbox", |stop| inbox.run(stop));
     service.task("charging", |stop| charging.run(stop));
     service.thread("relay", |stop| relay.run(stop));

@@ -1,21 +1,33 @@
 //! One port for gRPC and HTTP/1: what begins with an HTTP/2 preface is one, anything else the other.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Request, http::header, response::IntoResponse as _};
+use clap::Args;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
-use super::{call_error::CallError, failure::Failure, health::Health, metrics::Metrics, stop::Stop};
+use super::{
+    call_error::CallError,
+    failure::Failure,
+    health::Health,
+    metrics::Metrics,
+    stop::Stop,
+    tls::{Tls, TlsArgs},
+};
 
 /// How long calls under way may take to finish when the service stops. An idle client could otherwise hold
 /// it for ever (hyper #4170).
@@ -27,11 +39,28 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long an HTTP/1 client may take to send its headers.
 const HEADERS: Duration = Duration::from_secs(10);
 
+/// How callers reach the service, besides its address.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ListenArgs {
+    /// Where to answer about health and metrics besides: plain HTTP, for probes that have no certificate
+    #[arg(long, env, value_name = "ADDRESS:PORT")]
+    pub ops_listen: Option<SocketAddr>,
+
+    /// TLS
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
 /// Takes the port that a flag gives, or says which one cannot be had.
 pub async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::configuration(format!("cannot listen on {address}: {error}; free the port, or give {flag} another"))
     })
+}
+
+/// Health and metrics, as [`one_port`] has them too.
+pub fn ops(health: &Health, metrics: &Metrics) -> Router {
+    health.http().merge(metrics.http())
 }
 
 /// All routes of a service: its gRPC services with reflection and health, and HTTP beside them. A gRPC call is told
@@ -52,7 +81,7 @@ pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Hea
         .add_service(reflection().build_v1alpha().expect(built))
         .add_service(health.grpc())
         .into_axum_router();
-    http.merge(health.http()).merge(metrics.http()).fallback(async move |request: Request| {
+    http.merge(ops(health, metrics)).fallback(async move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             grpc.oneshot(request).await.into_response()
@@ -63,7 +92,41 @@ pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Hea
 }
 
 /// Serves the routes until asked to stop, then accepts no more calls and finishes the ones at hand.
-pub async fn serve(listener: TcpListener, routes: Router, stop: Stop) -> Result<(), Infallible> {
+pub async fn serve(listener: TcpListener, routes: Router, tls: Option<Arc<Tls>>, stop: Stop) -> Result<(), Infallible> {
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    if let Some(tls) = tls.clone() {
+        let stop = stop.clone();
+        connections.spawn(async move { tls.watch(&stop).await });
+    }
+    loop {
+        let stream = tokio::select! {
+            () = stop.requested() => break,
+            accepted = accept(&listener) => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (routes, watcher) = (routes.clone(), graceful.watcher());
+        match tls.clone() {
+            None => connections.spawn(answer(stream, routes, watcher)),
+            Some(tls) => connections.spawn(async move {
+                match tokio::time::timeout(HEADERS, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => answer(stream, routes, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(error = %error, "a caller was refused by TLS"),
+                    Err(_elapsed) => tracing::debug!("a caller did not finish the TLS handshake in time"),
+                }
+            }),
+        };
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::debug!(open = connections.len(), "some connections were still open and are cut off");
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// Answers the calls of one connection.
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router, watcher: Watcher) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     server
@@ -73,29 +136,11 @@ pub async fn serve(listener: TcpListener, routes: Router, stop: Stop) -> Result<
         .keep_alive_timeout(KEEPALIVE)
         .max_concurrent_streams(1024)
         .max_header_list_size(16 * 1024);
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    loop {
-        let stream = tokio::select! {
-            () = stop.requested() => break,
-            accepted = accept(&listener) => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        let service = TowerToHyperService::new(routes.clone());
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "a connection broke");
-            }
-        });
+    let service = TowerToHyperService::new(routes);
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error = %error, "a connection broke");
     }
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::debug!(open = connections.len(), "some connections were still open and are cut off");
-    }
-    connections.shutdown().await;
-    Ok(())
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {

@@ -12,4 +12,5 @@ pub mod spans;
 pub mod stop;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod trace_context;

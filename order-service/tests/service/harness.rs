@@ -6,7 +6,7 @@ use event_sourcing::{
     kafka::{args::KafkaArgs, embedded::EmbeddedBroker},
     proto::orders::v1::order_service_client::OrderServiceClient,
     relay::Cluster,
-    service::{failure::Failure, stop::Shutdown},
+    service::{failure::Failure, listener::ListenArgs, stop::Shutdown},
     store::{Location, Store},
 };
 use order_service::{Config, SERVICE, TOPIC};
@@ -35,6 +35,7 @@ impl Service {
         let config = Config {
             listen: address,
             store: Location::sqlite(directory.path().join("orders.db")),
+            callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(broker.address(), 3),
         };
         let store = order_service::open_store(&config).expect("the store opens");

@@ -18,7 +18,7 @@ use event_sourcing::{
         payments::v1::{GetPaymentRequest, Payment, payment_service_client::PaymentServiceClient},
     },
     relay::Cluster,
-    service::{failure::Failure, stop::Shutdown},
+    service::{failure::Failure, listener::ListenArgs, stop::Shutdown},
     store::Location,
     testing::publish,
 };
@@ -65,6 +65,7 @@ impl World {
             gateway: GatewayLocation::Simulated(self.ledger()),
             gateway_latency: self.gateway_latency,
             gateway_key_memory: self.gateway_key_memory,
+            callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(self.broker.address(), 3),
         };
         let store = payment_service::open_store(&config).expect("the store opens");
