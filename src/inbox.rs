@@ -10,6 +10,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     error::Error,
+    future,
     sync::atomic::Ordering,
     time::{Duration, Instant, SystemTime},
 };
@@ -137,8 +138,14 @@ impl<A: Aggregate> Inbox<A> {
         let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
         let mut newer = Newer::new();
         let mut agreed = self.agreed.clone();
-        if stop.block_on(agreed.wait_for(|agreed| *agreed)).is_none_or(|closed| closed.is_err()) {
-            return Ok(());
+        match stop.block_on(agreed.wait_for(|agreed| *agreed)) {
+            None => return Ok(()),
+            Some(Ok(_)) => {}
+            // The relay has ended, and says why: this part only waits to be stopped.
+            Some(Err(_closed)) => {
+                stop.block_on(future::pending::<()>());
+                return Ok(());
+            }
         }
         loop {
             let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters, &mut newer);

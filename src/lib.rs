@@ -18,6 +18,7 @@ pub mod inbox;
 pub mod kafka;
 pub mod money;
 pub mod proto;
+pub mod reconcile;
 pub mod relay;
 pub mod service;
 pub mod store;

@@ -86,18 +86,20 @@ pub enum RelayError {
     /// The store does not have what was published from it.
     #[error(
         "the store, which ends at {head}, does not have the event that was published from it at {checkpoint}: \
-         an older copy of it was restored; restore the newest one"
+         an older copy of it was restored; restore the newest one, or see what `{service} reconcile` says"
     )]
     StoreBehind {
         /// The store's newest position.
         head: Position,
         /// What the cluster knows to be published.
         checkpoint: Position,
+        /// Whose store it is.
+        service: &'static str,
     },
     /// The store was published before, but the cluster knows nothing of it.
     #[error(
         "the store was published to cluster {published_to} before, but cluster {cluster} has no checkpoint of it \
-         in {topic}: it is another cluster, or it has lost the topic"
+         in {topic}: it is another cluster, or it has lost the topic; see what `{service} reconcile` says"
     )]
     CheckpointMissing {
         /// The cluster that was published to.
@@ -106,6 +108,8 @@ pub enum RelayError {
         cluster: String,
         /// The topic of the checkpoints.
         topic: String,
+        /// Whose store it is.
+        service: &'static str,
     },
     /// The number of partitions was changed, which breaks the order of each stream's events.
     #[error(
@@ -268,6 +272,7 @@ impl Relay {
                         published_to,
                         cluster: topics::cluster_id(&self.client)?,
                         topic: self.checkpoints().name,
+                        service: self.service,
                     }));
                 }
                 (Position::START, Vec::new())
@@ -313,12 +318,12 @@ impl Relay {
         }
         if self.event_at(position)? != event {
             let head = *self.store.head().borrow();
-            return Err(Ending::Error(RelayError::StoreBehind { head, checkpoint: position }));
+            return Err(Ending::Error(RelayError::StoreBehind { head, checkpoint: position, service: self.service }));
         }
         Ok(position)
     }
 
-    fn event_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+    pub(crate) fn event_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
         let Some(before) = position.0.checked_sub(1) else { return Ok(None) };
         Ok(self.store.read_all_blocking(Position(before), 1)?.first().map(|event| event.id))
     }
@@ -337,8 +342,7 @@ impl Relay {
                 actual: partitions,
             })),
             None => {
-                let cluster = topics::cluster_id(&self.client)?;
-                self.store.keep_fact_blocking(&self.cluster_fact(), &cluster).map_err(Ending::Store)?;
+                self.remember(&topics::cluster_id(&self.client)?).map_err(Ending::Store)?;
                 self.store.keep_fact_blocking(&partitions_fact, &partitions.to_string()).map_err(Ending::Store)
             }
         }
@@ -367,19 +371,28 @@ impl Relay {
     }
 
     fn records_of(&self, events: &[Event]) -> Vec<Record> {
-        let source = Source {
-            topic: self.topic.name.clone(),
-            uri: format!("/{}/{}", self.service, self.store.id()),
-            message: self.message,
-        };
+        let source = self.source();
         events.iter().map(|event| Record::of(event, &source)).collect()
     }
 
-    fn checkpoints(&self) -> Topic {
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            topic: self.topic.name.clone(),
+            uri: format!("/{}/{}", self.service, self.store.id()),
+            message: self.message,
+        }
+    }
+
+    /// Remembers to which cluster the store is published.
+    pub(crate) fn remember(&self, cluster: &str) -> Result<(), CommitError> {
+        self.store.keep_fact_blocking(&self.cluster_fact(), cluster)
+    }
+
+    pub(crate) fn checkpoints(&self) -> Topic {
         Topic { name: checkpoint::topic_of(self.service), partitions: 1, compacted: true, ..self.topic.clone() }
     }
 
-    fn transactional_id(&self) -> String {
+    pub(crate) fn transactional_id(&self) -> String {
         format!("{}-{}", self.service, self.store.id())
     }
 

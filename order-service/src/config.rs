@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand};
 use event_sourcing::{
     kafka::args::KafkaArgs,
+    reconcile::ReconcileArgs,
     service::{listener::ListenArgs, log::LogArgs},
     store::Location,
 };
@@ -36,6 +37,20 @@ pub enum Command {
         /// What is shown, and how
         #[command(flatten)]
         log: LogArgs,
+    },
+    /// Compares the store with what the cluster has of it, for when the service refuses to go on
+    Reconcile {
+        /// Where the orders are kept: sqlite:PATH
+        #[arg(long, env, default_value = STORE, value_name = "URL")]
+        store: Location,
+
+        /// What may be done
+        #[command(flatten)]
+        reconcile: ReconcileArgs,
+
+        /// Kafka
+        #[command(flatten)]
+        kafka: KafkaArgs,
     },
     /// Asks the running service whether it is ready; exits with 0 or 69
     Health {

@@ -10,19 +10,22 @@ mod order_event;
 mod orders_table;
 mod payment_outcomes;
 
+use std::io;
+
 use event_sourcing::{
     inbox::Inbox,
-    kafka::{client::Client, dead_letters},
+    kafka::{args::KafkaArgs, client::Client, dead_letters},
     proto,
+    reconcile::{self, ReconcileArgs},
     relay::{Cluster, Relay},
     service::{
         failure::Failure,
         health::Health,
         listener,
         log::{self, LogArgs},
-        metrics::Metrics,
+        metrics::{Metrics, RelayMetrics},
         spans::Spans,
-        stop::Shutdown,
+        stop::{Shutdown, Stop},
         supervisor::Supervisor,
         tls::Tls,
     },
@@ -46,6 +49,31 @@ const OWNER: Owner = Owner { service: SERVICE, event_types: order_event::EVENT_T
 pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
     let log = Log::open(store, OWNER).map_err(Failure::configuration)?;
     log::show(&log, order_event::MESSAGE, proto::orders::DESCRIPTORS, args)
+}
+
+/// Compares the store with what the cluster has of it, and settles what can be settled.
+pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
+    let store = Store::open(store, OWNER, OrdersTable).map_err(Failure::configuration)?;
+    let relay = relay(&store, &Client::of(SERVICE, kafka)?, kafka);
+    let stop = Stop::new(Shutdown::new());
+    let reconcile = move || reconcile::reconcile(&relay, OWNER.event_types, args, &stop, &mut io::stdout());
+    let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
+    done.map_err(|error| Failure::subcommand("reconcile", error))
+}
+
+/// The relay of a store, to a cluster that is there for good.
+fn relay(store: &Store, client: &Client, kafka: &KafkaArgs) -> Relay {
+    Relay {
+        store: store.clone(),
+        client: client.clone(),
+        service: SERVICE,
+        topic: kafka.events_topic(TOPIC),
+        message: order_event::MESSAGE,
+        cluster: Cluster::Existing,
+        agreed: watch::Sender::new(false),
+        metrics: RelayMetrics::default(),
+        spans: Spans::default(),
+    }
 }
 
 /// Opens the store of order-service.
@@ -86,15 +114,11 @@ pub async fn run(
         agreed: agreement,
     };
     let relay = Relay {
-        store: store.clone(),
-        client,
-        service: SERVICE,
-        topic: config.kafka.events_topic(TOPIC),
-        message: order_event::MESSAGE,
         cluster,
         agreed,
         metrics: metrics.relay.clone(),
         spans: spans.clone(),
+        ..relay(&store, &client, &config.kafka)
     };
     let tls = Tls::open(&config.callers.tls)?;
     let ops_listener = match config.callers.ops_listen {

@@ -12,21 +12,22 @@ pub mod payment;
 mod payment_event;
 mod payments_table;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use event_sourcing::{
     inbox::Inbox,
-    kafka::{client::Client, dead_letters},
+    kafka::{args::KafkaArgs, client::Client, dead_letters},
     proto,
+    reconcile::{self, ReconcileArgs},
     relay::{Cluster, Relay},
     service::{
         failure::Failure,
         health::Health,
         listener,
         log::{self, LogArgs},
-        metrics::Metrics,
+        metrics::{Metrics, RelayMetrics},
         spans::Spans,
-        stop::Shutdown,
+        stop::{Shutdown, Stop},
         supervisor::Supervisor,
         tls::Tls,
     },
@@ -55,6 +56,31 @@ const OWNER: Owner = Owner { service: SERVICE, event_types: payment_event::EVENT
 pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
     let log = Log::open(store, OWNER).map_err(Failure::configuration)?;
     log::show(&log, payment_event::MESSAGE, proto::payments::DESCRIPTORS, args)
+}
+
+/// Compares the store with what the cluster has of it, and settles what can be settled.
+pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
+    let store = Store::open(store, OWNER, PaymentsTable).map_err(Failure::configuration)?;
+    let relay = relay(&store, &Client::of(SERVICE, kafka)?, kafka);
+    let stop = Stop::new(Shutdown::new());
+    let reconcile = move || reconcile::reconcile(&relay, OWNER.event_types, args, &stop, &mut io::stdout());
+    let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
+    done.map_err(|error| Failure::subcommand("reconcile", error))
+}
+
+/// The relay of a store, to a cluster that is there for good.
+fn relay(store: &Store, client: &Client, kafka: &KafkaArgs) -> Relay {
+    Relay {
+        store: store.clone(),
+        client: client.clone(),
+        service: SERVICE,
+        topic: kafka.events_topic(TOPIC),
+        message: payment_event::MESSAGE,
+        cluster: Cluster::Existing,
+        agreed: watch::Sender::new(false),
+        metrics: RelayMetrics::default(),
+        spans: Spans::default(),
+    }
 }
 
 /// Opens the store of payment-service.
@@ -102,15 +128,11 @@ pub async fn run(
     let charging =
         Charging { store: store.clone(), gateway: Arc::new(gateway), calls, spans: spans.clone(), agreed: agreement };
     let relay = Relay {
-        store: store.clone(),
-        client,
-        service: SERVICE,
-        topic: config.kafka.events_topic(TOPIC),
-        message: payment_event::MESSAGE,
         cluster,
         agreed,
         metrics: metrics.relay.clone(),
         spans: spans.clone(),
+        ..relay(&store, &client, &config.kafka)
     };
     let tls = Tls::open(&config.callers.tls)?;
     let ops_listener = match config.callers.ops_listen {

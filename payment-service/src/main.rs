@@ -19,6 +19,9 @@ async fn main() -> ExitCode {
     cli::exit(match cli.command {
         None => serve(cli.serve).await,
         Some(Command::Log { store, log }) => payment_service::show_log(&store, &log),
+        Some(Command::Reconcile { store, reconcile, kafka }) => {
+            payment_service::reconcile(&store, &kafka, reconcile).await
+        }
         Some(Command::Health { listen, ops_listen }) => health::ask(ops_listen.unwrap_or(listen)),
     })
 }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     client::{self, ANSWER, Client, Consumer},
     record::Record,
+    topics,
 };
 use crate::{
     event::{EventId, Position},
@@ -23,9 +24,6 @@ use crate::{
 
 /// The topic has one partition: checkpoints are few and their order matters.
 const PARTITION: i32 = 0;
-
-/// Longer than a transaction may be open.
-const DECIDED: Duration = Duration::from_secs(15);
 
 /// Stands where the event would, before the first one.
 const NO_EVENT: &str = "-";
@@ -100,7 +98,8 @@ impl<'a> Checkpoints<'a> {
     /// The newest one, once everything in the topic is decided; `None` when there is none. It is final if every writer
     /// of the store's `transactional.id` was opened anew before.
     pub fn decided(&self) -> Result<Option<Checkpoint>, KafkaError> {
-        let (low, high) = self.wait_for_the_end()?;
+        // Other stores write here too: a newer checkpoint of this one may be behind an open transaction of theirs.
+        let (low, high) = topics::wait_until_decided(self.client, &self.consumer, self.topic, PARTITION)?;
         self.newest(low, high)
     }
 
@@ -114,25 +113,6 @@ impl<'a> Checkpoints<'a> {
                 return Ok(found);
             }
             look *= 50;
-        }
-    }
-
-    /// The first offset of the topic and the one after its last, once everything before that is decided.
-    ///
-    /// Other stores write here too, and a `read_committed` reader ends where the first of their open transactions
-    /// begins: a newer checkpoint of this store may be behind it. That lasts for as long as their transactions may.
-    fn wait_for_the_end(&self) -> Result<(i64, i64), KafkaError> {
-        let (_, end) = self.client.ask(|consumer| consumer.fetch_watermarks(self.topic, PARTITION, ANSWER))?;
-        let deadline = Instant::now() + DECIDED;
-        loop {
-            let (low, decided) = self.consumer.fetch_watermarks(self.topic, PARTITION, ANSWER)?;
-            if decided >= end {
-                return Ok((low, decided));
-            }
-            if Instant::now() > deadline {
-                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
-            }
-            self.consumer.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
         }
     }
 }

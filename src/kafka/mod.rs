@@ -13,6 +13,7 @@ pub(crate) mod producer;
 pub mod properties;
 pub mod record;
 pub mod tail;
+pub mod topic_log;
 pub mod topics;
 pub mod transaction;
 pub mod writer;

@@ -1,12 +1,17 @@
 //! Topics: made by the service that writes them, waited for by the ones that read.
 
+use std::time::{Duration, Instant};
+
 use rdkafka::{
     admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::client::{ANSWER, Client, MAX_RECORD, QUESTION};
+use super::client::{ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
+
+/// Longer than a transaction may be open.
+const DECIDED: Duration = Duration::from_secs(15);
 
 /// A topic as it should be.
 #[derive(Clone, Debug)]
@@ -149,6 +154,29 @@ pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaErro
         None => Ok(Some(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX))),
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
         Some(code) => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
+/// The first offset of a partition and the one after its last, once everything before that is decided.
+///
+/// A `read_committed` reader ends where the first open transaction begins. That lasts for as long as a transaction may.
+pub(crate) fn wait_until_decided(
+    client: &Client,
+    reader: &Consumer,
+    topic: &str,
+    partition: i32,
+) -> Result<(i64, i64), KafkaError> {
+    let (_, end) = client.ask(|consumer| consumer.fetch_watermarks(topic, partition, ANSWER))?;
+    let deadline = Instant::now() + DECIDED;
+    loop {
+        let (low, decided) = reader.fetch_watermarks(topic, partition, ANSWER)?;
+        if decided >= end {
+            return Ok((low, end));
+        }
+        if Instant::now() > deadline {
+            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        }
+        reader.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
     }
 }
 

@@ -85,6 +85,20 @@ fn what_is_appended_reads_back_and_outlives_the_process() {
 }
 
 /// Whether the disk has it cannot be tested without cutting the power; that SQLite is told to wait for it can.
+/// So that a copy of the one file, made while nothing runs, is a whole one.
+#[test]
+fn a_closed_store_is_one_file() {
+    let (directory, store) = new_store();
+    let stream = StreamId::generate();
+    store.commit_blocking(append(stream, 0, 3)).expect("stored");
+    assert_eq!(store.read_stream_blocking(stream).expect("reads").len(), 3);
+    drop(store);
+    let files = std::fs::read_dir(directory.path()).expect("reads").map(|entry| entry.expect("reads").file_name());
+    let mut names: Vec<_> = files.map(|name| name.into_string().expect("text")).collect();
+    names.sort();
+    assert_eq!(names, ["test.db", "test.db-lock"]);
+}
+
 #[test]
 fn a_commit_waits_for_the_disk() {
     let (_directory, store) = new_store();

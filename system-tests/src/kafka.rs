@@ -74,12 +74,16 @@ impl Kafka {
             "kafka.tools.StorageTool",
             "format",
             "-t",
-            "MkU3OEVBNTcwNTJENDM2Qg",
+            &format!("MkU3OEVBNTcwNTJE{:05}g", address.port()), // 22 characters; each cluster has its own
             "-c",
             "server.properties",
         ]))?;
         let process = spawn(jars, directory, address)?;
         Ok(Self { jars: jars.to_owned(), directory: directory.to_owned(), address, process })
+    }
+
+    pub(crate) fn delete_topic(&self, name: &str) -> anyhow::Result<()> {
+        self.tool("org.apache.kafka.tools.TopicCommand", &["--delete", "--topic", name])
     }
 
     pub(crate) fn add_user(&self, name: &str, password: &str) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ mod late_commit;
 mod load;
 mod proxy;
 mod reader;
+mod refusals;
 mod second_process;
 mod security;
 mod services;
@@ -49,9 +50,10 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 4] = [
+const SCENARIOS: [(&str, &str, Scenario); 5] = [
     ("late-commit", "a late commit, held back by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
+    ("refusals", "a service that refuses to go on, and what settles it", refusals::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),
 ];

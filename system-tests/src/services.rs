@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
-use crate::tools;
+use crate::{load, tools};
 
 /// Longer than anything takes to start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -158,6 +158,41 @@ impl Service {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Places orders, each until it is answered, and returns their ids.
+    pub(crate) fn place(&self, name: &str, count: usize) -> anyhow::Result<Vec<String>> {
+        load::place_some(&self.orders_url(), (0..count).map(|number| format!("{name}-{number}")))
+    }
+
+    /// Waits until it ends because it cannot go on, and expects one line that says why.
+    pub(crate) fn expect_refusal(&mut self, reason: &str) -> anyhow::Result<()> {
+        let code = self.wait_until_it_ends()?;
+        let log = self.last_lines();
+        ensure!(code == Some(70), "it ended with {code:?}:\n{log}");
+        let last_start = log.lines().rev().take_while(|line| !line.contains("starting"));
+        let errors: Vec<_> = last_start.filter(|line| line.contains("ERROR")).collect();
+        ensure!(errors.len() == 1 && errors[0].contains(reason), "it does not say, in one line, {reason:?}:\n{log}");
+        Ok(())
+    }
+
+    /// What a copy of a stopped or frozen process's files is: the state after a crash.
+    pub(crate) fn copy_store(&self, to: &Path) -> anyhow::Result<()> {
+        for name in ["orders.db", "orders.db-wal"] {
+            let file = self.file(name);
+            if file.exists() {
+                fs::copy(&file, to.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a subcommand with its files, and returns the exit code and what it printed.
+    pub(crate) fn subcommand(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let mut command = Command::new((self.command)().get_program());
+        let output = command.args(args).current_dir(&self.directory).output()?;
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code(), text))
     }
 
     /// Waits until a line of its log has all these words.

@@ -182,14 +182,14 @@ async fn an_older_copy_of_the_store_is_refused_before_it_fences_anyone() {
     let refused = || start_relay(&store, &broker).ended().expect_err("refused");
     let error = refused();
     assert!(
-        matches!(error, RelayError::StoreBehind { head: Position(3), checkpoint: Position(4) }),
+        matches!(error, RelayError::StoreBehind { head: Position(3), checkpoint: Position(4), .. }),
         "another reason: {error}"
     );
     // It has gone its own way since: its head tells no longer, what it has at that position does.
     say_many(&store, 3).await;
     let error = refused();
     assert!(
-        matches!(error, RelayError::StoreBehind { head: Position(6), checkpoint: Position(4) }),
+        matches!(error, RelayError::StoreBehind { head: Position(6), checkpoint: Position(4), .. }),
         "another reason: {error}"
     );
     assert_eq!(broker.requests(ApiKey::InitProducerId), 0);

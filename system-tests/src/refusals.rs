@@ -1,0 +1,87 @@
+//! A service that refuses to go on, and the command that settles each case: an older copy of the store, a checkpoint
+//! that is lost, another cluster; and a store that has gone its own way, which no command settles.
+
+use std::fs;
+
+use anyhow::ensure;
+
+use crate::{
+    Ground, Table, checks,
+    kafka::Kafka,
+    services::{Kind, Service},
+};
+
+const TOPIC: &str = "order-events";
+
+pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
+    let Ground { jars, programs, reader, .. } = ground;
+    let directory = tempfile::tempdir()?;
+    let (first, second) = (directory.path().join("first cluster"), directory.path().join("second cluster"));
+    let (home, copy) = (directory.path().join("home"), directory.path().join("copy"));
+    for made in [&first, &second, &home, &copy] {
+        fs::create_dir(made)?;
+    }
+    let kafka = Kafka::start(jars, &first)?;
+    let brokers = kafka.address();
+
+    let mut service = Service::start(programs, &home, &brokers, Kind::Orders, &[])?;
+    let mut expected = service.place("kept", 50)?;
+    reader.wait_for(&brokers, TOPIC, &expected)?;
+    service.stop()?;
+    service.copy_store(&copy)?;
+    service.start_again()?;
+    expected.extend(service.place("later", 50)?);
+    reader.wait_for(&brokers, TOPIC, &expected)?;
+    service.stop()?;
+
+    fs::copy(copy.join("orders.db"), home.join("orders.db"))?;
+    service.start_again()?;
+    service.expect_refusal("does not have the event that was published from it")?;
+    settle(&mut service, &brokers, "50 events from the topic are taken into the store")?;
+    expected.extend(service.place("restored", 10)?);
+    reader.wait_for(&brokers, TOPIC, &expected)?;
+    service.stop()?;
+    println!("    an older copy of the store: refused; what it lacked is taken from the topic");
+
+    kafka.delete_topic("order-service.checkpoints")?;
+    service.start_again()?;
+    service.expect_refusal("has no checkpoint of it")?;
+    settle(&mut service, &brokers, "the checkpoint is lost: it is written anew, at 110")?;
+    expected.extend(service.place("checkpoint", 10)?);
+    let records = reader.wait_for(&brokers, TOPIC, &expected)?;
+    service.stop()?;
+    let mut findings = checks::same_as_store(&records, &service.file("orders.db"))?;
+    let mut compared = records.len();
+    println!("    a lost checkpoint: refused; written anew from what the topic has");
+
+    // The copy takes orders of its own, which are never published.
+    let mut strayed = Service::start(programs, &copy, "127.0.0.1:9", Kind::Orders, &[])?;
+    strayed.place("strayed", 5)?;
+    strayed.stop()?;
+    let (code, said) = strayed.subcommand(&["reconcile", "--apply", "--kafka-brokers", &brokers])?;
+    ensure!(code == Some(69) && said.contains("the store has another event at position 51"), "{code:?}: {said}");
+    println!("    a store that has gone its own way: nothing is changed, and the first differing event is named");
+
+    let other = Kafka::start(jars, &second)?;
+    let other_brokers = other.address();
+    let mut moved = Service::start(programs, &home, &other_brokers, Kind::Orders, &[])?;
+    moved.expect_refusal("has no checkpoint of it")?;
+    settle(&mut moved, &other_brokers, "it is published from its beginning")?;
+    let records = reader.wait_for(&other_brokers, TOPIC, &expected)?;
+    moved.stop()?;
+    findings.extend(checks::same_as_store(&records, &moved.file("orders.db"))?);
+    compared += records.len();
+    println!("    another cluster: refused; published there from the beginning");
+    Ok(vec![("refusals", (compared, findings))])
+}
+
+/// Runs `reconcile`, first to be told and then to have it done, and starts the service again.
+fn settle(service: &mut Service, brokers: &str, what: &str) -> anyhow::Result<()> {
+    let (code, said) = service.subcommand(&["reconcile", "--kafka-brokers", brokers])?;
+    ensure!(code == Some(0) && said.contains("nothing was changed"), "{code:?}: {said}");
+    service.start_again()?;
+    service.expect_refusal("")?;
+    let (code, said) = service.subcommand(&["reconcile", "--apply", "--kafka-brokers", brokers])?;
+    ensure!(code == Some(0) && said.contains(what), "{code:?}: {said}");
+    service.start_again()
+}
