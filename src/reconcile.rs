@@ -111,7 +111,9 @@ pub fn reconcile(
             writeln!(out, "{what}")?;
             if args.apply {
                 write_checkpoint(relay, published, stop)?;
-                relay.remember(&cluster)?;
+                if published == Position::START {
+                    relay.forget_cluster()?;
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     error::Error,
     sync::atomic::Ordering,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rdkafka::error::KafkaError;
@@ -37,6 +37,9 @@ use crate::{
 /// How many events share one transaction at most. A transaction costs the broker about the same
 /// whether it holds one or five hundred.
 const BATCH: usize = 500;
+
+/// How often the number of partitions is looked at. librdkafka itself takes new ones into account after some minutes.
+const CHECK: Duration = Duration::from_secs(5);
 
 /// How the cluster came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,10 +229,15 @@ impl Relay {
         tracing::info!(topic = self.topic.name, position = position.0, "publishing");
 
         let mut head = self.store.head();
+        let mut checked = Instant::now();
         loop {
             stop.block_on(head.wait_for(|head| *head > position))
                 .ok_or(Ending::Stop)?
                 .map_err(|_closed| Ending::Stop)?;
+            if checked.elapsed() > CHECK {
+                self.check(topics::partitions(&self.client, &self.topic.name)?.unwrap_or(partitions))?;
+                checked = Instant::now();
+            }
             let events = self.store.read_all_blocking(position, BATCH)?;
             let Some((last, last_id)) = events.last().map(|event| (event.position, event.id)) else { continue };
             let checkpoint = Checkpoint { position: last, event: Some(last_id), publisher: own.publisher };
@@ -333,8 +341,7 @@ impl Relay {
         if matches!(self.cluster, Cluster::New { .. }) {
             return Ok(());
         }
-        let partitions_fact = format!("partitions of {}", self.topic.name);
-        match self.store.fact_blocking(&partitions_fact)? {
+        match self.store.fact_blocking(&self.partitions_fact())? {
             Some(expected) if expected == partitions.to_string() => Ok(()),
             Some(expected) => Err(Ending::Error(RelayError::PartitionsChanged {
                 topic: self.topic.name.clone(),
@@ -342,8 +349,9 @@ impl Relay {
                 actual: partitions,
             })),
             None => {
-                self.remember(&topics::cluster_id(&self.client)?).map_err(Ending::Store)?;
-                self.store.keep_fact_blocking(&partitions_fact, &partitions.to_string()).map_err(Ending::Store)
+                let cluster = topics::cluster_id(&self.client)?;
+                self.store.keep_fact_blocking(&self.cluster_fact(), &cluster).map_err(Ending::Store)?;
+                self.store.keep_fact_blocking(&self.partitions_fact(), &partitions.to_string()).map_err(Ending::Store)
             }
         }
     }
@@ -383,9 +391,10 @@ impl Relay {
         }
     }
 
-    /// Remembers to which cluster the store is published.
-    pub(crate) fn remember(&self, cluster: &str) -> Result<(), CommitError> {
-        self.store.keep_fact_blocking(&self.cluster_fact(), cluster)
+    /// Forgets to which cluster the store was published, and all that was known of its topic there.
+    pub(crate) fn forget_cluster(&self) -> Result<(), CommitError> {
+        self.store.forget_fact_blocking(&self.cluster_fact())?;
+        self.store.forget_fact_blocking(&self.partitions_fact())
     }
 
     pub(crate) fn checkpoints(&self) -> Topic {
@@ -394,6 +403,10 @@ impl Relay {
 
     pub(crate) fn transactional_id(&self) -> String {
         format!("{}-{}", self.service, self.store.id())
+    }
+
+    fn partitions_fact(&self) -> String {
+        format!("partitions of {}", self.topic.name)
     }
 
     fn cluster_fact(&self) -> String {

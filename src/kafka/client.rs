@@ -6,6 +6,7 @@ use std::{
     fs,
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    thread,
     time::Duration,
 };
 
@@ -189,6 +190,11 @@ impl Client {
 /// Creates a librdkafka client whose own log goes where ours goes.
 pub(crate) fn create<T: FromClientConfigAndContext<Quiet>>(config: &ClientConfig) -> Result<T, KafkaError> {
     config.create_with_context(Quiet)
+}
+
+/// Drops a client aside: that waits for up to 100 ms for a thread of its own, and nobody needs to wait for that.
+pub(crate) fn dispose(client: impl Send + 'static) {
+    let _ = thread::Builder::new().name("disposing".to_owned()).spawn(move || drop(client));
 }
 
 /// A consumer with [`Quiet`] logs.

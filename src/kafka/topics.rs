@@ -8,7 +8,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::client::{ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
+use super::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
 
 /// Longer than a transaction may be open.
 const DECIDED: Duration = Duration::from_secs(15);
@@ -76,7 +76,10 @@ async fn make(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
     if topic.replication >= 3 {
         new = new.set("min.insync.replicas", "2"); // what is acknowledged survives the loss of any one broker
     }
-    for made in client.admin()?.create_topics([&new], &options()).await? {
+    let admin = client.admin()?;
+    let made = admin.create_topics([&new], &options()).await;
+    client::dispose(admin);
+    for made in made? {
         match made {
             Ok(_) => tracing::info!(topic = topic.name, partitions = topic.partitions, "made the topic"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -93,7 +96,10 @@ async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
         return Ok(()); // its topics are made with it, and end with it
     }
     let asked = [ResourceSpecifier::Topic(&topic.name)];
-    for described in client.admin()?.describe_configs(&asked, &options()).await? {
+    let admin = client.admin()?;
+    let described = admin.describe_configs(&asked, &options()).await;
+    client::dispose(admin);
+    for described in described? {
         let resource = described.map_err(KafkaError::AdminOp)?;
         for Demand { setting, value, why } in topic.demands() {
             let actual = resource.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();

@@ -371,6 +371,13 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps a fact no longer.
+    pub fn forget_fact_blocking(&self, key: &str) -> Result<(), CommitError> {
+        let key = key.to_owned();
+        self.commit_blocking(Commit::table(move |connection| writer::forget_fact(connection, &key)))?;
+        Ok(())
+    }
+
     /// Asks a question of the tables, away from the async threads.
     pub async fn read<T: Send + 'static>(
         &self,

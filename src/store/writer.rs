@@ -264,3 +264,8 @@ pub(super) fn keep_fact(connection: &Connection, key: &str, value: &str) -> rusq
         .execute([key, value])?;
     Ok(())
 }
+
+pub(super) fn forget_fact(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM facts WHERE key = ?1")?.execute([key])?;
+    Ok(())
+}

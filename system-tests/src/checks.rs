@@ -77,17 +77,25 @@ pub(crate) fn charges(ledger: &Path) -> anyhow::Result<HashMap<String, u64>> {
 
 /// Every event of the store once, at its position, and nothing else.
 pub(crate) fn same_as_store(records: &[Record], store: &Path) -> anyhow::Result<Vec<String>> {
+    let mut findings = prefix_of_store(records, store)?;
+    let stored: usize =
+        rusqlite::Connection::open(store)?.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
+    if stored != records.len() {
+        findings.push(format!("{stored} events are stored, {} are published", records.len()));
+    }
+    Ok(findings)
+}
+
+/// The events of the store from the first one on, each once, at its position.
+pub(crate) fn prefix_of_store(records: &[Record], store: &Path) -> anyhow::Result<Vec<String>> {
     let store = rusqlite::Connection::open(store)?;
     let mut query = store.prepare("SELECT lower(hex(id)) FROM events ORDER BY position")?;
     let stored: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut published: Vec<_> = records.iter().map(|record| (record.sequence, record.id.replace('-', ""))).collect();
     published.sort_unstable();
-    let expected: Vec<_> = (1..).zip(stored).collect();
-    let differing = expected.iter().zip(&published).filter(|(expected, published)| expected != published);
+    let differing = (1..).zip(stored).zip(&published).filter(|(expected, published)| expected != *published);
     let mut findings: Vec<_> =
         differing.map(|(expected, found)| format!("{found:?} where {expected:?} should be")).collect();
-    if expected.len() != published.len() {
-        findings.push(format!("{} events are stored, {} are published", expected.len(), published.len()));
-    }
+    findings.truncate(10);
     Ok(findings)
 }

@@ -82,6 +82,16 @@ impl Kafka {
         Ok(Self { jars: jars.to_owned(), directory: directory.to_owned(), address, process })
     }
 
+    pub(crate) fn set_topic(&self, name: &str, setting: &str) -> anyhow::Result<()> {
+        let args = ["--alter", "--entity-type", "topics", "--entity-name", name, "--add-config", setting];
+        self.tool("kafka.admin.ConfigCommand", &args)
+    }
+
+    pub(crate) fn add_partitions(&self, name: &str, count: u32) -> anyhow::Result<()> {
+        let args = ["--alter", "--topic", name, "--partitions", &count.to_string()];
+        self.tool("org.apache.kafka.tools.TopicCommand", &args)
+    }
+
     pub(crate) fn delete_topic(&self, name: &str) -> anyhow::Result<()> {
         self.tool("org.apache.kafka.tools.TopicCommand", &["--delete", "--topic", name])
     }

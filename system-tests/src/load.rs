@@ -87,6 +87,35 @@ pub(crate) fn place_some(url: &str, request_ids: impl IntoIterator<Item = String
     request_ids.into_iter().map(|request_id| place_until_answered(&agent, url, &request_id)).collect()
 }
 
+/// Places so many orders at a steady rate, and returns when each was answered.
+#[expect(clippy::disallowed_methods, reason = "the rate")]
+pub(crate) fn place_at(url: &str, name: &str, rate: u64, orders: u64) -> anyhow::Result<Vec<(String, Instant)>> {
+    let began = Instant::now();
+    let caller = |caller: u64| {
+        let agent = agent();
+        let numbers = (caller..orders).step_by(CALLERS as usize);
+        let place = |number: u64| {
+            thread::sleep(
+                (began + Duration::from_secs(1) * number as u32 / rate as u32)
+                    .saturating_duration_since(Instant::now()),
+            );
+            Ok((place(&agent, url, &format!("{name}-{number}"))?, Instant::now()))
+        };
+        numbers.map(place).collect::<anyhow::Result<Vec<_>>>()
+    };
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|number| scope.spawn(move || caller(number))).collect();
+        let placed =
+            callers.into_iter().map(|caller| caller.join().map_err(|_panic| anyhow::anyhow!("it panicked"))?);
+        Ok(placed.collect::<anyhow::Result<Vec<_>>>()?.concat())
+    })
+}
+
+/// Places an order if it is answered at once.
+pub(crate) fn place_once(url: &str, request_id: &str) -> anyhow::Result<String> {
+    place(&agent(), url, request_id)
+}
+
 /// Places orders, answered or not, until told to stop.
 pub(crate) fn place_until(url: &str, name: &str, stop: &AtomicBool) {
     let agent = agent();

@@ -7,6 +7,7 @@
 
 mod checks;
 mod faults;
+mod figures;
 mod kafka;
 mod late_commit;
 mod load;
@@ -32,10 +33,13 @@ struct Args {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..))]
     orders: u64,
 
-    /// Run just one scenario
+    /// Run just one scenario; `figures` runs only so
     #[arg(long, value_name = "NAME", value_parser = SCENARIOS.map(|(name, ..)| name))]
     only: Option<String>,
 }
+
+/// Runs only when asked for: it finds nothing, it measures.
+const FIGURES: &str = "figures";
 
 /// What the scenarios run with.
 struct Ground {
@@ -50,12 +54,13 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 5] = [
+const SCENARIOS: [(&str, &str, Scenario); 6] = [
     ("late-commit", "a late commit, held back by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to go on, and what settles it", refusals::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),
+    (FIGURES, "figures", figures::run),
 ];
 
 fn main() -> ExitCode {
@@ -81,7 +86,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     };
     let mut table = Table::new();
     for (name, what, scenario) in SCENARIOS {
-        if args.only.as_deref().is_none_or(|only| only == name) {
+        if args.only.as_deref().map_or(name != FIGURES, |only| only == name) {
             println!("{what}:");
             table.extend(scenario(&ground).with_context(|| format!("scenario {name}"))?);
         }

@@ -1,17 +1,23 @@
 //! A service that refuses to go on, and the command that settles each case: an older copy of the store, a checkpoint
 //! that is lost, another cluster; and a store that has gone its own way, which no command settles.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 
 use crate::{
     Ground, Table, checks,
     kafka::Kafka,
+    load,
     services::{Kind, Service},
 };
 
 const TOPIC: &str = "order-events";
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let Ground { jars, programs, reader, .. } = ground;
@@ -24,9 +30,13 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let kafka = Kafka::start(jars, &first)?;
     let brokers = kafka.address();
 
+    kafka.create_topic(TOPIC)?; // as Kafka makes topics by itself: for a week
     let mut service = Service::start(programs, &home, &brokers, Kind::Orders, &[])?;
     let mut expected = service.place("kept", 50)?;
+    service.wait_for_line(&["publishing to order-events waits", "retention.ms=604800000", "kafka-configs.sh"])?;
+    kafka.set_topic(TOPIC, "retention.ms=-1")?;
     reader.wait_for(&brokers, TOPIC, &expected)?;
+    println!("    a topic that forgets: named with the command that mends it, and used once that is done");
     service.stop()?;
     service.copy_store(&copy)?;
     service.start_again()?;
@@ -67,11 +77,24 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let mut moved = Service::start(programs, &home, &other_brokers, Kind::Orders, &[])?;
     moved.expect_refusal("has no checkpoint of it")?;
     settle(&mut moved, &other_brokers, "it is published from its beginning")?;
-    let records = reader.wait_for(&other_brokers, TOPIC, &expected)?;
-    moved.stop()?;
-    findings.extend(checks::same_as_store(&records, &moved.file("orders.db"))?);
-    compared += records.len();
+    reader.wait_for(&other_brokers, TOPIC, &expected)?;
     println!("    another cluster: refused; published there from the beginning");
+
+    other.add_partitions(TOPIC, 4)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut late = 0;
+    while moved.check().is_ok() {
+        ensure!(Instant::now() < deadline, "it does not see that a partition was added");
+        let _ = load::place_once(&moved.orders_url(), &format!("late-{late}"));
+        late += 1;
+    }
+    moved.expect_refusal("has 4 partitions and had 3")?;
+    let records = reader.read(&other_brokers, TOPIC)?;
+    let new = records.iter().filter(|record| record.partition == 3).count();
+    ensure!(new == 0, "{new} records are in the new partition");
+    println!("    a partition that is added while it runs: refused, with no record in it");
+    findings.extend(checks::prefix_of_store(&records, &moved.file("orders.db"))?);
+    compared += records.len();
     Ok(vec![("refusals", (compared, findings))])
 }
 

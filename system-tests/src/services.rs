@@ -26,7 +26,8 @@ pub(crate) enum Kind {
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let features = "order-service/kafka-tls,payment-service/kafka-tls";
     let args = ["build", "-q", "--locked", "-p", "order-service", "-p", "payment-service", "--features", features];
-    tools::run(Command::new(env!("CARGO")).args(args))?;
+    let release = if cfg!(debug_assertions) { None } else { Some("--release") };
+    tools::run(Command::new(env!("CARGO")).args(args).args(release))?;
     let own = std::env::current_exe().context("this program has no path")?;
     Ok(own.parent().context("a program is in a directory")?.to_owned())
 }
@@ -104,6 +105,10 @@ impl Service {
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
         self.start_again()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<()> {
