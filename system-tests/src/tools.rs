@@ -5,10 +5,12 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 /// What must be on the machine, and why.
-const NEEDED: [(&str, &str, &str); 3] = [
+const NEEDED: [(&str, &str, &str); 5] = [
     ("java", "-version", "Java 17 or later runs the broker"),
     ("mvn", "-version", "Maven fetches the broker's jars"),
     ("python3", "--version", "Python 3 runs the reader"),
+    ("perl", "-v", "Perl configures OpenSSL, for the programs to speak TLS with the broker"),
+    ("cmake", "--version", "CMake builds librdkafka with it"),
 ];
 
 /// Says everything that is missing, or nothing.
