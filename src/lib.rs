@@ -16,6 +16,7 @@ pub mod aggregate;
 pub mod event;
 pub mod inbox;
 pub mod kafka;
+pub mod metrics;
 pub mod money;
 pub mod proto;
 pub mod reconcile;

@@ -25,9 +25,9 @@ use crate::{
         transaction::Outcome,
         writer::{Ended, Writer},
     },
+    metrics::RelayMetrics,
     service::{
         backoff::Backoff,
-        metrics::RelayMetrics,
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },

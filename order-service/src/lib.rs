@@ -15,6 +15,7 @@ use std::io;
 use event_sourcing::{
     inbox::Inbox,
     kafka::{args::KafkaArgs, client::Client, dead_letters},
+    metrics::RelayMetrics,
     proto,
     reconcile::{self, ReconcileArgs},
     relay::{Cluster, Relay},
@@ -23,7 +24,7 @@ use event_sourcing::{
         health::Health,
         listener,
         log::{self, LogArgs},
-        metrics::{Metrics, RelayMetrics},
+        metrics::Metrics,
         spans::Spans,
         stop::{Shutdown, Stop},
         supervisor::Supervisor,
@@ -54,7 +55,7 @@ pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
 /// Compares the store with what the cluster has of it, and settles what can be settled.
 pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
     let store = Store::open(store, OWNER, OrdersTable).map_err(Failure::configuration)?;
-    let relay = relay(&store, &Client::of(SERVICE, kafka)?, kafka);
+    let relay = relay(&store, &kafka.client(SERVICE)?, kafka);
     let stop = Stop::new(Shutdown::new());
     let reconcile = move || reconcile::reconcile(&relay, OWNER.event_types, args, &stop, &mut io::stdout());
     let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
@@ -97,7 +98,7 @@ pub async fn run(
         kafka = config.kafka.kafka_brokers,
         "starting"
     );
-    let client = Client::of(SERVICE, &config.kafka)?;
+    let client = config.kafka.client(SERVICE)?;
     let spans = Spans::from_env(SERVICE)?;
     let metrics = Metrics::new(&store, TOPIC, payment_outcomes::TOPIC, |_| {});
     let (agreed, agreement) = watch::channel(false);
@@ -132,7 +133,7 @@ pub async fn run(
 
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
-    service.task("health", |stop| health.run(stop));
+    service.task("health", |stop| health.run(metrics, stop));
     service.task("listener", |stop| listener::serve(listener, routes, tls, stop));
     if let Some(listener) = ops_listener {
         service.task("ops listener", |stop| listener::serve(listener, ops, None, stop));

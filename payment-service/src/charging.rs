@@ -13,10 +13,10 @@ use std::{
 use event_sourcing::{
     aggregate::{self, Cause, ExecuteError},
     event::StreamId,
+    metrics::{self, Outcome},
     money::Money,
     service::{
         failure::chain,
-        metrics::{self, Outcome},
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },

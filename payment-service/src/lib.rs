@@ -17,6 +17,7 @@ use std::{io, sync::Arc};
 use event_sourcing::{
     inbox::Inbox,
     kafka::{args::KafkaArgs, client::Client, dead_letters},
+    metrics::RelayMetrics,
     proto,
     reconcile::{self, ReconcileArgs},
     relay::{Cluster, Relay},
@@ -25,7 +26,7 @@ use event_sourcing::{
         health::Health,
         listener,
         log::{self, LogArgs},
-        metrics::{Metrics, RelayMetrics},
+        metrics::Metrics,
         spans::Spans,
         stop::{Shutdown, Stop},
         supervisor::Supervisor,
@@ -61,7 +62,7 @@ pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
 /// Compares the store with what the cluster has of it, and settles what can be settled.
 pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
     let store = Store::open(store, OWNER, PaymentsTable).map_err(Failure::configuration)?;
-    let relay = relay(&store, &Client::of(SERVICE, kafka)?, kafka);
+    let relay = relay(&store, &kafka.client(SERVICE)?, kafka);
     let stop = Stop::new(Shutdown::new());
     let reconcile = move || reconcile::reconcile(&relay, OWNER.event_types, args, &stop, &mut io::stdout());
     let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
@@ -108,7 +109,7 @@ pub async fn run(
     let GatewayLocation::Simulated(ledger) = &config.gateway;
     let gateway = Simulated::open(ledger, config.gateway_latency, config.gateway_key_memory)
         .map_err(|error| Failure::configuration(format!("cannot open the ledger {}: {error}", ledger.display())))?;
-    let client = Client::of(SERVICE, &config.kafka)?;
+    let client = config.kafka.client(SERVICE)?;
     let spans = Spans::from_env(SERVICE)?;
     let calls = Calls::new();
     let metrics = Metrics::new(&store, TOPIC, order_events::TOPIC, |registry| calls.register(registry));
@@ -146,7 +147,7 @@ pub async fn run(
 
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
-    service.task("health", |stop| health.run(stop));
+    service.task("health", |stop| health.run(metrics, stop));
     service.task("listener", |stop| listener::serve(listener, routes, tls, stop));
     if let Some(listener) = ops_listener {
         service.task("ops listener", |stop| listener::serve(listener, ops, None, stop));

@@ -1,10 +1,12 @@
 //! The flags about Kafka, the same for every service.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use rdkafka::error::KafkaError;
 
-use super::topics::Topic;
+use super::{client::Client, properties, topics::Topic};
+use crate::service::failure::Failure;
 
 /// Where Kafka is, and how topics are made that are not there yet.
 #[derive(Args, Clone, Debug)]
@@ -44,6 +46,24 @@ impl KafkaArgs {
         }
     }
 
+    /// The client that the flags describe, or what is wrong with them.
+    pub fn client(&self, name: &str) -> Result<Client, Failure> {
+        if let Some(address) = self.embedded {
+            return Ok(Client::embedded(name, address));
+        }
+        let properties = match &self.kafka_config {
+            None => Vec::new(),
+            Some(file) => {
+                let wrong = |error: String| Failure::configuration(format!("{}: {error}", file.display()));
+                let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+                properties::parse(&text).map_err(|error| wrong(error.to_string()))?
+            }
+        };
+        let client = Client::new(name, &self.kafka_brokers, properties);
+        client.questions().map_err(|error| Failure::configuration(format!("Kafka: {error}{}", hint(&error))))?;
+        Ok(client)
+    }
+
     /// A topic of events: of as many partitions and copies as the flags say.
     pub fn events_topic(&self, name: &str) -> Topic {
         Topic {
@@ -52,5 +72,14 @@ impl KafkaArgs {
             replication: self.topic_replication.into(),
             compacted: false,
         }
+    }
+}
+
+fn hint(error: &KafkaError) -> &'static str {
+    let text = error.to_string();
+    if !cfg!(feature = "kafka-tls") && (text.contains("SSL") || text.contains("SASL") || text.contains("SCRAM")) {
+        "; this program was built without TLS and SASL for Kafka: build it with --features kafka-tls"
+    } else {
+        ""
     }
 }

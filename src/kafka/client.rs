@@ -3,7 +3,6 @@
 //! What a user may tune is set unless it was given; what a promise rests on is set last and always wins.
 
 use std::{
-    fs,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     thread,
@@ -17,9 +16,6 @@ use rdkafka::{
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
-
-use super::{args::KafkaArgs, properties};
-use crate::service::failure::Failure;
 
 /// How long librdkafka waits before it sends a request again. A commit that took nearly as long may have
 /// been sent twice, and its late copy could end a later transaction of the same producer: see
@@ -66,24 +62,6 @@ impl Client {
     pub fn embedded(name: &str, address: SocketAddr) -> Self {
         let properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
         Self { embedded: true, ..Self::new(name, &address.to_string(), properties) }
-    }
-
-    /// The client that the flags describe, or what is wrong with them.
-    pub fn of(name: &str, args: &KafkaArgs) -> Result<Self, Failure> {
-        if let Some(address) = args.embedded {
-            return Ok(Self::embedded(name, address));
-        }
-        let properties = match &args.kafka_config {
-            None => Vec::new(),
-            Some(file) => {
-                let wrong = |error: String| Failure::configuration(format!("{}: {error}", file.display()));
-                let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-                properties::parse(&text).map_err(|error| wrong(error.to_string()))?
-            }
-        };
-        let client = Self::new(name, &args.kafka_brokers, properties);
-        client.questions().map_err(|error| Failure::configuration(format!("Kafka: {error}{}", hint(&error))))?;
-        Ok(client)
     }
 
     /// Whether the cluster is the embedded broker, which knows only part of the protocol.
@@ -152,7 +130,7 @@ impl Client {
 
     /// A consumer, because a producer's question about a topic makes it on clusters that allow that; and without a
     /// group, which would take 100 ms to leave.
-    fn questions(&self) -> Result<&Consumer, KafkaError> {
+    pub(super) fn questions(&self) -> Result<&Consumer, KafkaError> {
         if let Some(consumer) = self.questions.get() {
             return Ok(consumer);
         }
@@ -231,15 +209,6 @@ fn is_telling(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::OperationTimedOut
         )
     )
-}
-
-fn hint(error: &KafkaError) -> &'static str {
-    let text = error.to_string();
-    if !cfg!(feature = "kafka-tls") && (text.contains("SSL") || text.contains("SASL") || text.contains("SCRAM")) {
-        "; this program was built without TLS and SASL for Kafka: build it with --features kafka-tls"
-    } else {
-        ""
-    }
 }
 
 fn millis(duration: Duration) -> String {

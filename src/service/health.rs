@@ -1,7 +1,8 @@
 //! Health: whether callers are to come here. gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`) say the same.
 //!
-//! The answer is yes as long as the store can write, and no once the service is stopping. Whether Kafka is there is
-//! not asked: calls are answered without it.
+//! The answer is yes as long as the store can write and has room for what is not published yet, and no once the service
+//! is stopping. Whether Kafka is there is not asked: calls are answered without it. A relay or an inbox that does not
+//! get on has a name of its own in gRPC's health, `relay` and `inbox`: a reason to look, not to send callers away.
 
 use std::{
     convert::Infallible,
@@ -18,8 +19,21 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use super::{failure::Failure, stop::Stop};
+use super::{
+    failure::Failure,
+    metrics::{Metrics, Progress},
+    stop::Stop,
+};
 use crate::store::Store;
+
+/// From how many unpublished events on no more calls are wanted: some gigabytes of the store.
+const ROOM: u64 = 10_000_000;
+
+/// From which age on what waits is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a running service may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -80,13 +94,14 @@ impl Health {
     }
 
     /// Keeps the answers true until asked to stop.
-    pub async fn run(mut self, stop: Stop) -> Result<(), Infallible> {
+    pub async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
+        let mut told = None;
         loop {
-            let ready = !stop.is_requested() && *self.store.borrow_and_update();
-            self.ready.send_replace(ready);
-            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-            for name in ["", self.name] {
-                self.reporter.set_service_status(name, status).await;
+            // What cannot be read is nothing new: the store tells that by itself.
+            let progress = metrics.progress().await.unwrap_or_default();
+            let states = States::of(stop.is_requested(), *self.store.borrow_and_update(), progress);
+            if told.replace(states) != Some(states) {
+                self.tell(states).await;
             }
             if stop.is_requested() {
                 return Ok(());
@@ -94,7 +109,54 @@ impl Health {
             tokio::select! {
                 () = stop.requested() => {}
                 Ok(()) = self.store.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    async fn tell(&mut self, states: States) {
+        self.ready.send_replace(states.ready);
+        let named = [("", states.ready), (self.name, states.ready), ("relay", states.relay), ("inbox", states.inbox)];
+        for (name, good) in named {
+            let status = if good { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// What is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct States {
+    ready: bool,
+    relay: bool,
+    inbox: bool,
+}
+
+impl States {
+    fn of(stopping: bool, writable: bool, progress: Progress) -> Self {
+        Self {
+            ready: !stopping && writable && progress.unpublished < ROOM,
+            relay: progress.oldest_unpublished < STUCK,
+            inbox: progress.oldest_unread < STUCK,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_sent_away_only_for_want_of_disk_or_room() {
+        let good = States { ready: true, relay: true, inbox: true };
+        let well = Progress::default();
+        assert_eq!(States::of(false, true, well), good);
+        assert_eq!(States::of(true, true, well), States { ready: false, ..good });
+        assert_eq!(States::of(false, false, well), States { ready: false, ..good });
+        assert_eq!(States::of(false, true, Progress { unpublished: ROOM, ..well }), States { ready: false, ..good });
+        let late = Progress { oldest_unpublished: STUCK, ..well };
+        assert_eq!(States::of(false, true, late), States { relay: false, ..good });
+        let deaf = Progress { oldest_unread: STUCK, ..well };
+        assert_eq!(States::of(false, true, deaf), States { inbox: false, ..good });
     }
 }

@@ -6,118 +6,24 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use axum::{Router, http::header, response::IntoResponse as _, routing::get};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    encoding::text::encode,
+    metrics::gauge::Gauge,
     registry::{Registry, Unit},
 };
 
 use super::call_error::CallError;
 use crate::{
-    event::{Position, from_micros, to_micros},
+    event::Position,
+    metrics::{InboxMetrics, RelayMetrics},
     store::{ReadError, Store},
 };
-
-/// From half a millisecond to sixteen seconds.
-pub fn durations() -> Histogram {
-    Histogram::new((0..16).map(|power| 0.0005 * f64::from(1_u32 << power)))
-}
-
-/// Of which type an event is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EventType {
-    /// Its full name.
-    pub event_type: String,
-}
-
-/// What became of something.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
-    /// In one word.
-    pub outcome: &'static str,
-}
-
-/// Kept by the store.
-#[derive(Clone, Debug)]
-pub struct StoreMetrics {
-    pub(crate) events: Family<EventType, Counter>,
-    pub(crate) append_duration: Histogram,
-    pub(crate) refused: Family<Outcome, Counter>,
-}
-
-impl Default for StoreMetrics {
-    fn default() -> Self {
-        Self { events: Family::default(), append_duration: durations(), refused: Family::default() }
-    }
-}
-
-/// Kept by the relay.
-#[derive(Clone, Debug)]
-pub struct RelayMetrics {
-    pub(crate) published: Arc<AtomicU64>,
-    pub(crate) sent: Counter,
-    pub(crate) publish_duration: Histogram,
-    pub(crate) retired: Counter,
-    pub(crate) failures: Counter,
-}
-
-impl Default for RelayMetrics {
-    fn default() -> Self {
-        Self {
-            published: Arc::default(),
-            sent: Counter::default(),
-            publish_duration: durations(),
-            retired: Counter::default(),
-            failures: Counter::default(),
-        }
-    }
-}
-
-/// Kept by the inbox.
-#[derive(Clone, Debug)]
-pub struct InboxMetrics {
-    pub(crate) records: Family<Outcome, Counter>,
-    pub(crate) batch_duration: Histogram,
-    pub(crate) failures: Counter,
-    pub(crate) unread: Arc<AtomicI64>,
-    /// Everything that was published until then is known to be read, in microseconds since 1970.
-    read_through: Arc<AtomicI64>,
-}
-
-impl Default for InboxMetrics {
-    fn default() -> Self {
-        let records = Family::<Outcome, Counter>::default();
-        for outcome in ["handled", "ignored", "newer", "dead_lettered"] {
-            drop(records.get_or_create(&Outcome { outcome })); // an alert needs the zero before the first one
-        }
-        Self {
-            records,
-            batch_duration: durations(),
-            failures: Counter::default(),
-            unread: Arc::default(),
-            read_through: Arc::new(AtomicI64::new(to_micros(SystemTime::now()))),
-        }
-    }
-}
-
-impl InboxMetrics {
-    pub(crate) fn count(&self, outcome: &'static str, records: usize) {
-        if records > 0 {
-            self.records.get_or_create(&Outcome { outcome }).inc_by(records as u64);
-        }
-    }
-
-    /// Notes that everything that was published until then is read.
-    pub(crate) fn read_through(&self, time: SystemTime) {
-        self.read_through.fetch_max(to_micros(time), Ordering::Relaxed);
-    }
-}
 
 /// The metrics of one service. Clones are the same.
 #[derive(Clone)]
@@ -133,6 +39,17 @@ pub struct Metrics {
     oldest_unpublished: Gauge<f64, AtomicU64>,
     unread: Gauge,
     oldest_unread: Gauge<f64, AtomicU64>,
+}
+
+/// How far relay and inbox are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many events are stored and not published.
+    pub unpublished: u64,
+    /// How long the oldest of them has waited.
+    pub oldest_unpublished: Duration,
+    /// How long ago everything that was published was known to be read.
+    pub oldest_unread: Duration,
 }
 
 impl Metrics {
@@ -244,14 +161,28 @@ impl Metrics {
         )
     }
 
-    async fn text(&self) -> Result<String, ReadError> {
+    /// How far relay and inbox are.
+    pub async fn progress(&self) -> Result<Progress, ReadError> {
         let (head, published) = (*self.store.head().borrow(), self.relay.published.load(Ordering::Relaxed));
-        self.head.set(as_gauge(head.0));
-        self.backlog.set(as_gauge(head.0.saturating_sub(published)));
-        let waiting_since = self.store.time_of(Position(published + 1)).await?;
-        self.oldest_unpublished.set(waiting_since.map_or(0.0, age));
+        let unpublished = head.0.saturating_sub(published);
+        let waiting_since = match unpublished {
+            0 => None,
+            _ => self.store.time_of(Position(published + 1)).await?,
+        };
+        Ok(Progress {
+            unpublished,
+            oldest_unpublished: waiting_since.map_or(Duration::ZERO, age),
+            oldest_unread: age(self.inbox.known_read()),
+        })
+    }
+
+    async fn text(&self) -> Result<String, ReadError> {
+        let progress = self.progress().await?;
+        self.head.set(as_gauge(self.store.head().borrow().0));
+        self.backlog.set(as_gauge(progress.unpublished));
+        self.oldest_unpublished.set(progress.oldest_unpublished.as_secs_f64());
         self.unread.set(self.inbox.unread.load(Ordering::Relaxed));
-        self.oldest_unread.set(age(from_micros(self.inbox.read_through.load(Ordering::Relaxed))));
+        self.oldest_unread.set(progress.oldest_unread.as_secs_f64());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         Ok(text)
@@ -262,6 +193,6 @@ fn as_gauge(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn age(time: SystemTime) -> f64 {
-    time.elapsed().unwrap_or(Duration::ZERO).as_secs_f64()
+fn age(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or(Duration::ZERO)
 }

@@ -28,7 +28,7 @@ pub use self::{reads::Log, schema::OpenError};
 use self::{reads::Readers, writer::Request};
 use crate::{
     event::{Event, NewEvent, Position, StreamId, Version},
-    service::metrics::{Outcome, StoreMetrics},
+    metrics::{Outcome, StoreMetrics},
 };
 
 /// How many commits may wait for the disk before further ones are refused.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     event::{Event, Position, StreamId, Version, to_micros},
-    service::metrics::{EventType, StoreMetrics},
+    metrics::{EventType, StoreMetrics},
 };
 
 /// How many commits share one sync at most.

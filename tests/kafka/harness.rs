@@ -16,9 +16,9 @@ use event_sourcing::{
         record::{Incoming, Received},
         topics::Topic,
     },
+    metrics::{InboxMetrics, RelayMetrics},
     relay::{Cluster, Relay, RelayError},
     service::{
-        metrics::{InboxMetrics, RelayMetrics},
         spans::Spans,
         stop::{Shutdown, Stop},
     },

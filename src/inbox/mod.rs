@@ -6,8 +6,10 @@
 //! The partitions are assigned by hand, all of them to this process, and no consumer group decides: a
 //! store has one process, and its offsets are in it, so a rebalance could only add ways to fail.
 
+mod effects;
+
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     convert::Infallible,
     error::Error,
     future,
@@ -23,8 +25,9 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
+use self::effects::Effects;
 use crate::{
-    aggregate::{Aggregate, Cause, LoadError, Loaded},
+    aggregate::{Aggregate, LoadError},
     event::StreamId,
     kafka::{
         client::{self, Client, Quiet},
@@ -32,14 +35,10 @@ use crate::{
         record::{Incoming, Received},
         topics::{self, Topic, TopicError},
     },
+    metrics::InboxMetrics,
     relay::Cluster,
-    service::{
-        backoff::Backoff,
-        metrics::InboxMetrics,
-        spans::{Attribute, Span, SpanKind, Spans},
-        stop::Stop,
-    },
-    store::{Append, Commit, CommitError, OffsetMove, ReadError, Store, TopicPartition},
+    service::{backoff::Backoff, spans::Spans, stop::Stop},
+    store::{Commit, CommitError, OffsetMove, ReadError, Store, TopicPartition},
 };
 
 /// How many records share one commit at most.
@@ -217,23 +216,6 @@ impl<A: Aggregate> Inbox<A> {
         }
     }
 
-    fn start_span(&self, record: &Received, incoming: &Incoming<'_>) -> Span {
-        let attributes = || {
-            vec![
-                Attribute::new("messaging.system", "kafka"),
-                Attribute::new("messaging.operation.name", "process"),
-                Attribute::new("messaging.operation.type", "process"),
-                Attribute::new("messaging.destination.name", self.topic.clone()),
-                Attribute::new("messaging.destination.partition.id", record.partition.to_string()),
-                Attribute::new("messaging.kafka.offset", record.offset),
-                Attribute::new("messaging.consumer.group.name", self.service),
-                Attribute::new("messaging.message.id", incoming.id.to_string()),
-                Attribute::new("messaging.kafka.message.key", incoming.stream.to_string()),
-            ]
-        };
-        self.spans.start(SpanKind::Consumer, format!("process {}", self.topic), incoming.traceparent, attributes)
-    }
-
     fn assignment(&self, partitions: i32, offsets: &Offsets) -> Result<TopicPartitionList, KafkaError> {
         let new = matches!(self.cluster, Cluster::New { .. });
         let mut list = TopicPartitionList::new();
@@ -316,7 +298,7 @@ impl<A: Aggregate> Inbox<A> {
             }
             let mut effects = Effects::<A>::new(self);
             for (record, set_aside) in batch.iter().zip(&mut set_aside) {
-                let Err(reason) = effects.add(record, self.reader)? else { continue };
+                let Err(reason) = effects.add(record)? else { continue };
                 if !std::mem::replace(set_aside, true) {
                     dead_letters.set_aside(record, &reason).map_err(Ending::Kafka)?;
                     tracing::warn!(record = %record.place(), reason, "set aside a record that cannot be read");
@@ -349,70 +331,6 @@ impl<A: Aggregate> Inbox<A> {
                 }
             }
         }
-    }
-}
-
-/// What a batch of records leads to, stream by stream.
-struct Effects<'a, A: Aggregate> {
-    inbox: &'a Inbox<A>,
-    /// They end with the commit.
-    spans: Vec<Span>,
-    streams: HashMap<StreamId, (Loaded<A>, Append)>,
-    /// In the order in which the streams were first asked for something, which becomes the order in the log.
-    order: Vec<StreamId>,
-    /// The types of the events that came after this program.
-    newer: Vec<String>,
-    /// How many records ask for nothing.
-    ignored: usize,
-}
-
-impl<'a, A: Aggregate> Effects<'a, A> {
-    fn new(inbox: &'a Inbox<A>) -> Self {
-        Self { inbox, spans: Vec::new(), streams: HashMap::new(), order: Vec::new(), newer: Vec::new(), ignored: 0 }
-    }
-
-    /// Adds one record's effect, or says why the record cannot be read.
-    fn add(&mut self, record: &Received, reader: Reader<A::Command>) -> Result<Result<(), String>, InboxError> {
-        let incoming = match record.open() {
-            Ok(incoming) => incoming,
-            Err(unreadable) => return Ok(Err(unreadable.to_string())),
-        };
-        let (stream, command) = match reader(&incoming) {
-            Ok(Asked::Command(stream, command)) => (stream, command),
-            Ok(Asked::Nothing) => {
-                self.ignored += 1;
-                return Ok(Ok(()));
-            }
-            Ok(Asked::Newer) => {
-                self.newer.push(incoming.event_type.to_owned());
-                return Ok(Ok(()));
-            }
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let (loaded, append) = match self.streams.entry(stream) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let loaded = Loaded::fold(&self.inbox.store.read_stream_blocking(stream)?)?;
-                self.order.push(stream);
-                let append = Append { stream, expected: loaded.version, events: Vec::new() };
-                new.insert((loaded, append))
-            }
-        };
-        let span = self.inbox.start_span(record, &incoming);
-        let cause = Cause { event: Some(incoming.id), traceparent: span.traceparent(incoming.traceparent) };
-        self.spans.push(span);
-        Ok(match loaded.execute(stream, &command, &cause) {
-            Ok(events) => {
-                append.events.extend(events);
-                Ok(())
-            }
-            Err(rejection) => Err(rejection.to_string()),
-        })
-    }
-
-    fn into_appends(mut self) -> Vec<Append> {
-        let appends = self.order.iter().filter_map(|stream| self.streams.remove(stream));
-        appends.map(|(_, append)| append).filter(|append| !append.events.is_empty()).collect()
     }
 }
 
