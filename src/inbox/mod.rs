@@ -199,6 +199,7 @@ impl<A: Aggregate> Inbox<A> {
                 }
                 if !backoff.is_waiting() {
                     self.metrics.read_through(SystemTime::now() - POLL);
+                    self.metrics.unread.store(0, Ordering::Relaxed); // librdkafka counts the ends of transactions too
                 }
                 continue;
             };

@@ -28,14 +28,17 @@ use crate::{
 
 const PARTITIONS: i32 = 3;
 const RESTARTS: usize = 10;
-const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many orders are taken while the broker is away.
+const BACKLOG: u64 = 20_000;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     if cfg!(debug_assertions) {
         println!("    NOTE: these are figures of a debug build; add --release");
     }
     let directory = tempfile::tempdir()?;
-    let kafka = Kafka::start(&ground.jars, directory.path())?;
+    let mut kafka = Kafka::start(&ground.jars, directory.path())?;
     let mut services = Services::start(&ground.programs, directory.path(), &kafka.address())?;
     let seen = Seen::default();
     services.orders.place("warm-up", 20)?;
@@ -76,6 +79,20 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         }
         row(&format!("{name}: kill -9 → restarted → next event published"), recoveries);
     }
+
+    kafka.kill()?;
+    let placed = load::place_at(&services.orders.orders_url(), "backlog", 4000, BACKLOG)?;
+    let down = Instant::now();
+    kafka.start_again()?;
+    let up = Instant::now();
+    for (order, _) in &placed {
+        seen.completed(order)?;
+    }
+    println!(
+        "    backlog of {BACKLOG} orders: broker up after {:.1} s, all paid {:.1} s later",
+        (up - down).as_secs_f64(),
+        up.elapsed().as_secs_f64()
+    );
     Ok(Table::new())
 }
 

@@ -141,7 +141,11 @@ impl Kafka {
         self.start_again()
     }
 
-    fn start_again(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.process.kill()?)
+    }
+
+    pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
         self.process.wait()?;
         self.process = spawn(&self.jars, &self.directory, self.address)?;
         Ok(())
