@@ -2,11 +2,11 @@
 
 # The same Debian as the image below: the glibc that is linked is the glibc that is there.
 FROM rust:1.95-slim-bookworm AS build
-# librdkafka (g++, make) and OpenSSL (perl, make) are compiled from source.
+# librdkafka (cmake, g++), OpenSSL (perl, make) and curl are compiled from source.
 # Debian keeps only the newest version of a package, so a pinned one soon could not be installed:
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ make perl \
+    && apt-get install --yes --no-install-recommends cmake g++ make perl \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

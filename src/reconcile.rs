@@ -82,10 +82,21 @@ pub fn reconcile(
     let head = *store.head().borrow();
     let cluster = topics::cluster_id(client)?;
     let checkpoints = relay.checkpoints().name;
-    let known = match topics::partitions(client, &checkpoints)? {
-        None => None,
-        Some(_) => Checkpoints::open(client, &checkpoints, store.id())?.decided()?.map(|known| known.position),
+    let checkpoint = || match topics::partitions(client, &checkpoints)? {
+        None => Ok(None),
+        Some(_) => Checkpoints::open(client, &checkpoints, store.id())?.decided(),
     };
+    let mut known = checkpoint()?.map(|known| known.position);
+    let mut writer = None;
+    if known.is_none() && args.apply {
+        // Fences whoever else might publish for the store, before it is read how far that went.
+        match stop.block_on(topics::ensure(client, &relay.checkpoints())) {
+            Some(made) => made?,
+            None => return Ok(()),
+        };
+        writer = Some(Writer::open(client, &relay.transactional_id())?);
+        known = checkpoint()?.map(|known| known.position);
+    }
     writeln!(out, "store       {} events, id {}", head.0, store.id())?;
     let published = Comparison { relay, event_types, apply: args.apply, head }.run()?;
     let shown = known.map_or_else(|| "none".to_owned(), |position| position.to_string());
@@ -109,8 +120,8 @@ pub fn reconcile(
                 _ => format!("the checkpoint is lost: it is written anew, at {published}"),
             };
             writeln!(out, "{what}")?;
-            if args.apply {
-                write_checkpoint(relay, published, stop)?;
+            if let Some(writer) = writer {
+                write_checkpoint(relay, writer, published)?;
                 if published == Position::START {
                     relay.forget_cluster()?;
                 }
@@ -127,16 +138,10 @@ pub fn reconcile(
     Ok(())
 }
 
-fn write_checkpoint(relay: &Relay, position: Position, stop: &Stop) -> Result<(), ReconcileError> {
-    let topic = relay.checkpoints();
-    match stop.block_on(topics::ensure(&relay.client, &topic)) {
-        Some(made) => made?,
-        None => return Ok(()),
-    };
+fn write_checkpoint(relay: &Relay, writer: Writer, position: Position) -> Result<(), ReconcileError> {
     let event = relay.event_at(position)?;
     let checkpoint = Checkpoint { position, event, publisher: Publisher::generate() };
-    let writer = Writer::open(&relay.client, &relay.transactional_id())?;
-    match writer.commit(&[checkpoint::record(&topic.name, relay.store.id(), checkpoint)]) {
+    match writer.commit(&[checkpoint::record(&relay.checkpoints().name, relay.store.id(), checkpoint)]) {
         Ended { error: Some(error), .. } => Err(error.into()),
         Ended { .. } => Ok(()),
     }

@@ -94,6 +94,7 @@ impl Client {
         // The partition of a key is the one the Java client would choose.
         config.set("partitioner", "murmur2_random");
         config.set("retry.backoff.ms", millis(RETRY_BACKOFF));
+        config.set("retry.backoff.max.ms", millis(RETRY_BACKOFF * 2)); // never below the first
         config
     }
 
@@ -107,6 +108,8 @@ impl Client {
         let mut config = self.base_over(config);
         // One group for all that a service reads, so that one permission is enough. Nobody joins it.
         config.set("group.id", &*self.name);
+        // A reader never makes the topic that it reads.
+        config.set("allow.auto.create.topics", "false");
         // Records of aborted transactions are not there.
         config.set("isolation.level", "read_committed");
         // An offset that Kafka no longer has is an error for a person, never a silent jump.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 /// Settings that a promise rests on, or that are given elsewhere: the reason why they are refused.
-const REFUSED: [(&str, &str); 15] = [
+const REFUSED: [(&str, &str); 20] = [
     ("bootstrap.servers", "is given by --kafka-brokers"),
     ("client.id", "is the service's name"),
     ("group.id", "is the service's name"),
@@ -20,6 +20,11 @@ const REFUSED: [(&str, &str); 15] = [
     ("partitioner", SAFE),
     ("partitioner.class", SAFE),
     ("retry.backoff.ms", SAFE),
+    ("retry.backoff.max.ms", SAFE),
+    ("allow.auto.create.topics", SAFE),
+    ("enable.partition.eof", "is set where it is needed"),
+    ("check.crcs", SAFE),
+    ("test.mock.num.brokers", "is no cluster that keeps anything"),
     ("transaction.timeout.ms", SAFE),
 ];
 const SAFE: &str = "cannot be changed: what the service promises rests on it";
@@ -199,6 +204,7 @@ mod tests {
         for (text, said) in [
             ("acks=0", "acks cannot be changed: what the service promises rests on it"),
             ("isolation.level=read_uncommitted", "isolation.level cannot be changed"),
+            ("retry.backoff.max.ms=100", "retry.backoff.max.ms cannot be changed"),
             ("bootstrap.servers=kafka:9092", "bootstrap.servers is given by --kafka-brokers"),
             ("\nno pair", "line 2 is no `key=value`"),
             ("ssl.truststore.location=trust.jks", "ssl.truststore.location needs ssl.truststore.type=PEM"),

@@ -30,8 +30,15 @@ pub struct Topic {
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// Kafka says why.
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
+    #[error("the topic {topic} cannot be {attempt}: {source}")]
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// What was attempted: looked at, made, or its settings read.
+        attempt: &'static str,
+        /// Why.
+        source: KafkaError,
+    },
     /// It is there, and not as it must be. It is used as soon as it is.
     #[error("the topic {topic} has {setting}={actual}, where {why}; {mend}")]
     Unfit {
@@ -50,9 +57,10 @@ pub enum TopicError {
 
 /// Makes the topic unless it is there, checks that it keeps what it must, and returns how many partitions it has.
 pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, TopicError> {
-    let partitions = match partitions(client, &topic.name)? {
+    let failed = |attempt| move |source| TopicError::Kafka { topic: topic.name.clone(), attempt, source };
+    let partitions = match partitions(client, &topic.name).map_err(failed("looked at"))? {
         Some(partitions) => partitions,
-        None => make(client, topic).await?,
+        None => make(client, topic).await.map_err(failed("made"))?,
     };
     if topic.compacted && partitions != topic.partitions {
         return Err(TopicError::Unfit {
@@ -96,11 +104,13 @@ async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
         return Ok(()); // its topics are made with it, and end with it
     }
     let asked = [ResourceSpecifier::Topic(&topic.name)];
-    let admin = client.admin()?;
+    let admin =
+        client.admin().map_err(|source| TopicError::Kafka { topic: topic.name.clone(), attempt: "checked", source })?;
     let described = admin.describe_configs(&asked, &options()).await;
     client::dispose(admin);
-    for described in described? {
-        let resource = described.map_err(KafkaError::AdminOp)?;
+    let failed = |source| TopicError::Kafka { topic: topic.name.clone(), attempt: "checked", source };
+    for described in described.map_err(failed)? {
+        let resource = described.map_err(|code| failed(KafkaError::AdminOp(code)))?;
         for Demand { setting, value, why } in topic.demands() {
             let actual = resource.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
             if actual != *value {

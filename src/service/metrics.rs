@@ -67,6 +67,8 @@ impl Metrics {
             unread: Gauge::default(),
             oldest_unread: Gauge::default(),
         };
+        // Until the relay has asked the cluster: what was stored before this start counts as published.
+        metrics.relay.published.store(store.opened_at().0, Ordering::Relaxed);
         metrics.register(&mut registry, writes, reads);
         more(&mut registry);
         metrics.registry = Arc::new(registry);
