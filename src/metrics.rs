@@ -35,6 +35,15 @@ pub struct Outcome {
     pub outcome: &'static str,
 }
 
+/// Counters that begin with zero: an alert needs that before the first one.
+pub fn outcomes(names: &[&'static str]) -> Family<Outcome, Counter> {
+    let counters = Family::<Outcome, Counter>::default();
+    for outcome in names {
+        drop(counters.get_or_create(&Outcome { outcome }));
+    }
+    counters
+}
+
 /// Kept by the store.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
@@ -45,7 +54,8 @@ pub struct StoreMetrics {
 
 impl Default for StoreMetrics {
     fn default() -> Self {
-        Self { events: Family::default(), append_duration: durations(), refused: Family::default() }
+        let refused = outcomes(&["conflict", "offset_moved", "overloaded", "unavailable"]);
+        Self { events: Family::default(), append_duration: durations(), refused }
     }
 }
 
@@ -84,10 +94,7 @@ pub struct InboxMetrics {
 
 impl Default for InboxMetrics {
     fn default() -> Self {
-        let records = Family::<Outcome, Counter>::default();
-        for outcome in ["handled", "ignored", "newer", "dead_lettered"] {
-            drop(records.get_or_create(&Outcome { outcome })); // an alert needs the zero before the first one
-        }
+        let records = outcomes(&["handled", "ignored", "newer", "dead_lettered"]);
         Self {
             records,
             batch_duration: durations(),

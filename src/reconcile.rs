@@ -80,7 +80,9 @@ pub fn reconcile(
 ) -> Result<(), ReconcileError> {
     let (store, client, topic) = (&relay.store, &relay.client, &relay.topic.name);
     let head = *store.head().borrow();
-    let cluster = topics::cluster_id(client)?;
+    // The first connection may take several times what one question may.
+    let cluster =
+        (1..10).find_map(|_| topics::cluster_id(client).ok()).map_or_else(|| topics::cluster_id(client), Ok)?;
     let checkpoints = relay.checkpoints().name;
     let checkpoint = || match topics::partitions(client, &checkpoints)? {
         None => Ok(None),
@@ -98,34 +100,35 @@ pub fn reconcile(
         known = checkpoint()?.map(|known| known.position);
     }
     writeln!(out, "store       {} events, id {}", head.0, store.id())?;
-    let published = Comparison { relay, event_types, apply: args.apply, head }.run()?;
+    let published = Comparison { relay, event_types, apply: false, head }.run()?;
     let shown = known.map_or_else(|| "none".to_owned(), |position| position.to_string());
     writeln!(out, "cluster     {cluster}: {topic} has {published} events of it; checkpoint: {shown}")?;
 
+    if let Some(known) = known
+        && known != published
+    {
+        let what = format!("the checkpoint says {known}, and the topic ends at {published}");
+        return Err(ReconcileError::Contradiction(what));
+    }
     if published > head {
+        if args.apply {
+            Comparison { relay, event_types, apply: true, head }.run()?;
+        }
         let count = published.0 - head.0;
         let done = if args.apply { "taken into the store" } else { "to be taken into the store" };
         writeln!(out, "the store was an older copy: {count} events from the topic are {done}")?;
     }
-    match known {
-        Some(known) if known == published => {}
-        Some(known) => {
-            return Err(ReconcileError::Contradiction(format!(
-                "the checkpoint says {known}, and the topic ends at {published}"
-            )));
-        }
-        None => {
-            let what = match published {
-                Position::START => "the cluster does not know the store: it is published from its beginning".to_owned(),
-                _ => format!("the checkpoint is lost: it is written anew, at {published}"),
-            };
-            writeln!(out, "{what}")?;
-            if let Some(writer) = writer {
-                write_checkpoint(relay, writer, published)?;
-                if published == Position::START {
-                    relay.forget_cluster()?;
-                }
-            }
+    if known.is_none() {
+        let what = match published {
+            Position::START => "the cluster does not know the store: it is published from its beginning".to_owned(),
+            _ => format!("the checkpoint is lost: it is written anew, at {published}"),
+        };
+        writeln!(out, "{what}")?;
+        match writer {
+            // The relay then begins as with any new cluster.
+            Some(_) if published == Position::START => relay.forget_cluster()?,
+            Some(writer) => write_checkpoint(relay, writer, published)?,
+            None => {}
         }
     }
     if known == Some(published) && published <= head {
@@ -195,7 +198,6 @@ impl Comparison<'_> {
         }
         let first = last.0 + 1 - records.len() as u64;
         let mut versions: HashMap<StreamId, Version> = HashMap::new();
-        let mut commits = Vec::new();
         for (record, position) in records.iter().zip(first..) {
             let (stream, event) = self.event(record, position)?;
             let known = match versions.get(&stream) {
@@ -205,9 +207,16 @@ impl Comparison<'_> {
                 }
             };
             versions.insert(stream, known.plus(1));
-            commits.push(Commit::append(Append { stream, expected: known, events: vec![event] }));
+            // One by one: a position that is taken by another event can never be put right.
+            let taken = self.relay.store.commit_blocking(Commit::append(Append {
+                stream,
+                expected: known,
+                events: vec![event],
+            }))?;
+            if taken.0 != position {
+                return Err(ReconcileError::Contradiction(format!("the event of position {position} is at {taken}")));
+            }
         }
-        self.relay.store.commit_all_blocking(commits)?;
         Ok(())
     }
 

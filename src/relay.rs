@@ -114,6 +114,15 @@ pub enum RelayError {
         /// Whose store it is.
         service: &'static str,
     },
+    /// The topic is gone, and with it what was published.
+    #[error(
+        "the topic {topic} is gone, though events were published to it on this cluster; it is not made again, for they \
+         would be missing from it"
+    )]
+    TopicLost {
+        /// The topic.
+        topic: String,
+    },
     /// The number of partitions was changed, which breaks the order of each stream's events.
     #[error(
         "the topic {topic} has {actual} partitions and had {expected}: the events of one stream would not stay in order"
@@ -200,6 +209,7 @@ impl Relay {
         if stop.is_requested() {
             return Err(Ending::Stop);
         }
+        self.refuse_a_lost_topic()?;
         let partitions = stop.block_on(topics::ensure(&self.client, &self.topic)).ok_or(Ending::Stop)??;
         stop.block_on(topics::ensure(&self.client, &self.checkpoints())).ok_or(Ending::Stop)??;
         let topic = self.checkpoints().name;
@@ -214,10 +224,9 @@ impl Relay {
         match checkpoints.decided()? {
             Some(checkpoint) => {
                 position = self.agree(checkpoint, own)?;
-                if checkpoint.publisher != own.publisher {
-                    let claim = Checkpoint { publisher: own.publisher, ..checkpoint };
-                    writer = self.commit(writer, &self.records(&[], claim))?;
-                }
+                // Each time: only what this writer has committed itself shows that nobody else came in between.
+                let claim = Checkpoint { publisher: own.publisher, ..checkpoint };
+                writer = self.commit(writer, &self.records(&[], claim))?;
             }
             None => (writer, position) = self.begin(writer, own)?,
         }
@@ -334,6 +343,16 @@ impl Relay {
     pub(crate) fn event_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
         let Some(before) = position.0.checked_sub(1) else { return Ok(None) };
         Ok(self.store.read_all_blocking(Position(before), 1)?.first().map(|event| event.id))
+    }
+
+    /// Refuses to make a topic again that was there before.
+    fn refuse_a_lost_topic(&self) -> Result<(), Ending> {
+        let Some(published_to) = self.store.fact_blocking(&self.cluster_fact())? else { return Ok(()) };
+        let lost = topics::partitions(&self.client, &self.topic.name)?.is_none();
+        if lost && topics::cluster_id(&self.client)? == published_to {
+            return Err(Ending::Error(RelayError::TopicLost { topic: self.topic.name.clone() }));
+        }
+        Ok(())
     }
 
     /// Refuses another number of partitions, and remembers what the next start is to be compared with.

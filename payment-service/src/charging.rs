@@ -59,7 +59,10 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new() -> Self {
-        Self { made: Family::default(), duration: metrics::durations() }
+        Self {
+            made: metrics::outcomes(&["completed", "declined", "settled_before", "no_answer"]),
+            duration: metrics::durations(),
+        }
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {

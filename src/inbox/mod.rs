@@ -197,10 +197,6 @@ impl<A: Aggregate> Inbox<A> {
                 if backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
                     backoff.reset();
                 }
-                if !backoff.is_waiting() {
-                    self.metrics.read_through(SystemTime::now() - POLL);
-                    self.metrics.unread.store(0, Ordering::Relaxed); // librdkafka counts the ends of transactions too
-                }
                 continue;
             };
             let began = Instant::now();
@@ -348,9 +344,18 @@ impl ClientContext for Lag {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        let unread = partitions.map(|partition| partition.consumer_lag.max(0)).sum();
+        let is_up = |leader| statistics.brokers.values().any(|broker| broker.nodeid == leader && broker.state == "UP");
+        let (mut unread, mut known) = (0, true);
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.iter());
+        for (_, partition) in partitions.filter(|(number, _)| **number >= 0) {
+            // Not `consumer_lag`: it counts the ends of transactions, which nobody reads.
+            unread += (partition.ls_offset - partition.next_offset).max(0) + partition.fetchq_cnt;
+            known &= is_up(partition.leader) && partition.ls_offset >= 0 && partition.fetch_state == "active";
+        }
         self.0.unread.store(unread, Ordering::Relaxed);
+        if known && unread == 0 {
+            self.0.read_through(SystemTime::now());
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 use clap::Args;
 use rdkafka::error::KafkaError;
 
-use super::{client::Client, properties, topics::Topic};
+use super::{client::Client, producer::Producer, properties, topics::Topic};
 use crate::service::failure::Failure;
 
 /// Where Kafka is, and how topics are made that are not there yet.
@@ -60,7 +60,17 @@ impl KafkaArgs {
             }
         };
         let client = Client::new(name, &self.kafka_brokers, properties);
-        client.questions().map_err(|error| Failure::configuration(format!("Kafka: {error}{}", hint(&error))))?;
+        let wrong = |error: KafkaError| {
+            // Not the error itself: it repeats the value, which may be a secret.
+            let text = if let KafkaError::ClientConfig(_, text, key, _) = &error {
+                format!("{key}: {text}")
+            } else {
+                error.to_string()
+            };
+            Failure::configuration(format!("Kafka: {text}{}", hint(&text)))
+        };
+        client.questions().map_err(wrong)?;
+        Producer::create(&client.transactional_producer("unused")).map_err(wrong)?;
         Ok(client)
     }
 
@@ -75,11 +85,36 @@ impl KafkaArgs {
     }
 }
 
-fn hint(error: &KafkaError) -> &'static str {
-    let text = error.to_string();
+fn hint(text: &str) -> &'static str {
     if !cfg!(feature = "kafka-tls") && (text.contains("SSL") || text.contains("SASL") || text.contains("SCRAM")) {
         "; this program was built without TLS and SASL for Kafka: build it with --features kafka-tls"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(properties: &str) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("client.properties");
+        fs::write(&file, properties).expect("writes");
+        let args = KafkaArgs {
+            kafka_brokers: "127.0.0.1:9".to_owned(),
+            kafka_config: Some(file),
+            ..KafkaArgs::of_embedded(([127, 0, 0, 1], 9).into(), 1)
+        };
+        let args = KafkaArgs { embedded: None, ..args };
+        args.client("test").err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn what_librdkafka_refuses_is_named_without_the_secret() {
+        let said = refusal("sasl.username=me\nsasl.nonsense=hunter2");
+        assert!(said.contains("sasl.nonsense") && !said.contains("hunter2"), "{said}");
+        let said = refusal("socket.keepalive.enable=hunter2");
+        assert!(said.contains("socket.keepalive.enable") && !said.contains("hunter2"), "{said}");
     }
 }

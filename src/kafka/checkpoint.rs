@@ -2,7 +2,10 @@
 //!
 //! A record and not a group offset, because those of an idle group expire after seven days.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -107,7 +110,7 @@ impl<'a> Checkpoints<'a> {
         let mut look = FIRST_LOOK;
         loop {
             let start = low.max(high - look);
-            let found = newest_since(&self.consumer, self.topic, self.store, start)?;
+            let found = newest_since(&self.consumer, self.topic, self.store, start..high)?;
             self.consumer.unassign()?;
             if found.is_some() || start == low {
                 return Ok(found);
@@ -121,10 +124,10 @@ fn newest_since(
     consumer: &Consumer,
     topic: &str,
     store: StoreId,
-    start: i64,
+    offsets: Range<i64>,
 ) -> Result<Option<Checkpoint>, KafkaError> {
     let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, PARTITION, Offset::Offset(start))?;
+    assignment.add_partition_offset(topic, PARTITION, Offset::Offset(offsets.start))?;
     consumer.assign(&assignment)?;
     let key = store.to_string();
     let mut newest = None;
@@ -133,6 +136,9 @@ fn newest_since(
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
                 deadline = Instant::now() + ANSWER;
+                if record.offset() >= offsets.end {
+                    return Ok(newest); // where other stores write all the time, there is no end to wait for
+                }
                 if record.key() == Some(key.as_bytes()) {
                     newest = Some(parse(record.payload())?);
                 }
@@ -153,11 +159,12 @@ fn parse(value: Option<&[u8]>) -> Result<Checkpoint, KafkaError> {
     let parsed = value.and_then(|value| {
         let mut words = std::str::from_utf8(value).ok()?.split(' ');
         let position = Position(words.next()?.parse().ok()?);
-        let event = match words.next()? {
-            NO_EVENT => None,
-            id => Some(EventId::parse(id)?),
+        let event = match words.next() {
+            None | Some(NO_EVENT) => None,
+            Some(id) => Some(EventId::parse(id)?),
         };
-        let publisher = Publisher(words.next()?.parse().ok()?);
+        // Before there were publishers, there was none to name.
+        let publisher = Publisher(words.next().map_or(Ok(Uuid::nil()), str::parse).ok()?);
         Some(Checkpoint { position, event, publisher })
     });
     parsed.ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))

@@ -10,8 +10,8 @@ use rdkafka::{
 
 use super::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
 
-/// Longer than a transaction may be open.
-const DECIDED: Duration = Duration::from_secs(15);
+/// Longer than a transaction may be open: its own limit, and the broker's pause between two looks for such ones.
+const DECIDED: Duration = Duration::from_secs(25);
 
 /// A topic as it should be.
 #[derive(Clone, Debug)]

@@ -296,18 +296,6 @@ impl Store {
         answer
     }
 
-    /// Makes commits one after the other, in this order, and waits for all of them.
-    pub(crate) fn commit_all_blocking(&self, commits: Vec<Commit>) -> Result<(), CommitError> {
-        let requests = self.inner.requests.as_ref().ok_or(CommitError::Closed)?;
-        let mut answers = Vec::with_capacity(commits.len());
-        for commit in commits {
-            let (answer, answered) = oneshot::channel();
-            requests.send(Request { commit, answer }).map_err(|_closed| CommitError::Closed)?;
-            answers.push(answered);
-        }
-        answers.into_iter().try_for_each(|answer| answer.blocking_recv().unwrap_or(Err(CommitError::Closed)).map(drop))
-    }
-
     fn note(&self, asked: Instant, answer: &Result<Position, CommitError>) {
         let outcome = match answer {
             Ok(_) => return self.inner.metrics.append_duration.observe(asked.elapsed().as_secs_f64()),

@@ -72,6 +72,11 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     ensure!(code == Some(69) && said.contains("the store has another event at position 51"), "{code:?}: {said}");
     println!("    a store that has gone its own way: nothing is changed, and the first differing event is named");
 
+    kafka.delete_topic(TOPIC)?;
+    service.start_again()?;
+    service.expect_refusal("the topic order-events is gone")?;
+    println!("    a topic that was deleted: refused, and not made again");
+
     let other = Kafka::start(jars, &second)?;
     let other_brokers = other.address();
     let mut moved = Service::start(programs, &home, &other_brokers, Kind::Orders, &[])?;
