@@ -87,7 +87,7 @@ impl Metrics {
         );
         store.register(
             "refused_appends",
-            "Appends that were not made: conflict, overloaded, unavailable",
+            "Appends that were not made: conflict, offset_moved, overloaded, unavailable",
             kept.refused.clone(),
         );
         store.register("head_position", "The newest event's position", self.head.clone());
