@@ -20,7 +20,7 @@ use prost_types::Timestamp;
 use rdkafka::error::KafkaError;
 
 use crate::{
-    event::{EventId, NewEvent, Position, StreamId, Version},
+    event::{NewEvent, Position, StreamId, Version},
     kafka::{
         checkpoint::{self, Checkpoint, Checkpoints, Publisher},
         record::Received,
@@ -29,7 +29,10 @@ use crate::{
         writer::{Ended, Writer},
     },
     relay::Relay,
-    service::stop::Stop,
+    service::{
+        failure::Failure,
+        stop::{Shutdown, Stop},
+    },
     store::{Append, Commit, CommitError, ReadError},
 };
 
@@ -70,8 +73,15 @@ pub enum ReconcileError {
     Io(#[from] io::Error),
 }
 
-/// Compares, and settles what can be settled. The service must not be running.
-pub fn reconcile(
+/// Compares, says on stdout what it finds, and settles what can be settled. The service must not be running.
+pub async fn run(relay: Relay, event_types: &'static [&'static str], args: ReconcileArgs) -> Result<(), Failure> {
+    let stop = Stop::new(Shutdown::new());
+    let reconcile = move || reconcile(&relay, event_types, args, &stop, &mut io::stdout());
+    let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
+    done.map_err(|error| Failure::subcommand("reconcile", error))
+}
+
+fn reconcile(
     relay: &Relay,
     event_types: &'static [&'static str],
     args: ReconcileArgs,
@@ -227,7 +237,7 @@ impl Comparison<'_> {
         let time: Option<Timestamp> = record.header("ce_time").and_then(|text| text.parse().ok());
         let time = time.and_then(|time| SystemTime::try_from(time).ok());
         let event = NewEvent {
-            id: EventId(incoming.id.0),
+            id: incoming.id,
             event_type: event_type.ok_or(ReconcileError::Newer(position))?,
             time: time.ok_or_else(|| unreadable("the header ce_time is not what it should be"))?,
             causation: incoming.causation,

@@ -7,7 +7,6 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    error::Error,
     sync::atomic::Ordering,
     time::{Duration, Instant, SystemTime},
 };
@@ -38,7 +37,8 @@ use crate::{
 /// whether it holds one or five hundred.
 const BATCH: usize = 500;
 
-/// How often the number of partitions is looked at. librdkafka itself takes new ones into account after some minutes.
+/// How often the number of partitions is looked at. librdkafka takes new ones into account with its next metadata, most
+/// often some minutes later, but sooner when a broker goes away.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// How the cluster came to be.
@@ -185,7 +185,7 @@ impl Relay {
     /// Publishes until asked to stop. What is not published by then is published after the next start.
     pub fn run(self, stop: &Stop) -> Result<(), RelayError> {
         let topic = &self.topic.name;
-        let mut backoff = Backoff::new(format!("publishing to {topic}"));
+        let mut backoff = Backoff::new(format!("publishing to {topic}"), self.metrics.failures.clone());
         let mut own = Own { publisher: Publisher::generate(), claimed: false };
         loop {
             let Err(ending) = self.publish(stop, &mut backoff, &mut own);
@@ -193,16 +193,11 @@ impl Relay {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
                 Ending::Renew => {}
-                Ending::Kafka(error) => self.wait(&mut backoff, stop, &error),
-                Ending::Topic(error) => self.wait(&mut backoff, stop, &error),
-                Ending::Store(error) => self.wait(&mut backoff, stop, &error),
+                Ending::Kafka(error) => backoff.wait(stop, &error),
+                Ending::Topic(error) => backoff.wait(stop, &error),
+                Ending::Store(error) => backoff.wait(stop, &error),
             }
         }
-    }
-
-    fn wait(&self, backoff: &mut Backoff, stop: &Stop, error: &(dyn Error + 'static)) {
-        self.metrics.failures.inc();
-        backoff.wait(stop, error);
     }
 
     fn publish(&self, stop: &Stop, backoff: &mut Backoff, own: &mut Own) -> Result<Infallible, Ending> {
@@ -211,9 +206,9 @@ impl Relay {
         }
         self.refuse_a_lost_topic()?;
         let partitions = stop.block_on(topics::ensure(&self.client, &self.topic)).ok_or(Ending::Stop)??;
-        stop.block_on(topics::ensure(&self.client, &self.checkpoints())).ok_or(Ending::Stop)??;
-        let topic = self.checkpoints().name;
-        let checkpoints = Checkpoints::open(&self.client, &topic, self.store.id())?;
+        let topic = self.checkpoints();
+        stop.block_on(topics::ensure(&self.client, &topic)).ok_or(Ending::Stop)??;
+        let checkpoints = Checkpoints::open(&self.client, &topic.name, self.store.id())?;
         // Before anyone is fenced: a process that must not publish must not end the one that does.
         if let Some(checkpoint) = checkpoints.committed()? {
             self.agree(checkpoint, own)?;
@@ -269,7 +264,7 @@ impl Relay {
                 (None, None) => return Err(Ending::Renew),
                 (Some(writer), None) => writer,
                 (Some(writer), Some(error)) => {
-                    self.wait(backoff, stop, &error);
+                    backoff.wait(stop, &error);
                     writer
                 }
             };

@@ -12,7 +12,7 @@ pub mod payment;
 mod payment_event;
 mod payments_table;
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use event_sourcing::{
     inbox::Inbox,
@@ -28,7 +28,7 @@ use event_sourcing::{
         log::{self, LogArgs},
         metrics::Metrics,
         spans::Spans,
-        stop::{Shutdown, Stop},
+        stop::Shutdown,
         supervisor::Supervisor,
         tls::Tls,
     },
@@ -62,11 +62,7 @@ pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
 /// Compares the store with what the cluster has of it, and settles what can be settled.
 pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
     let store = Store::open(store, OWNER, PaymentsTable).map_err(Failure::configuration)?;
-    let relay = relay(&store, &kafka.client(SERVICE)?, kafka);
-    let stop = Stop::new(Shutdown::new());
-    let reconcile = move || reconcile::reconcile(&relay, OWNER.event_types, args, &stop, &mut io::stdout());
-    let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
-    done.map_err(|error| Failure::subcommand("reconcile", error))
+    reconcile::run(relay(&store, &kafka.client(SERVICE)?, kafka), OWNER.event_types, args).await
 }
 
 /// The relay of a store, to a cluster that is there for good.

@@ -11,7 +11,6 @@ mod effects;
 use std::{
     collections::HashMap,
     convert::Infallible,
-    error::Error,
     future,
     sync::atomic::Ordering,
     time::{Duration, Instant, SystemTime},
@@ -133,7 +132,7 @@ impl<A: Aggregate> Inbox<A> {
     /// Reads until asked to stop.
     pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
         let topic = &self.topic;
-        let mut backoff = Backoff::new(format!("reading {topic}"));
+        let mut backoff = Backoff::new(format!("reading {topic}"), self.metrics.failures.clone());
         let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
         let mut newer = Newer::new();
         let mut agreed = self.agreed.clone();
@@ -151,15 +150,10 @@ impl<A: Aggregate> Inbox<A> {
             match ending {
                 Ending::Stop => return Ok(()),
                 Ending::Error(error) => return Err(error),
-                Ending::Kafka(error) => self.wait(&mut backoff, stop, &error),
-                Ending::Topic(error) => self.wait(&mut backoff, stop, &error),
+                Ending::Kafka(error) => backoff.wait(stop, &error),
+                Ending::Topic(error) => backoff.wait(stop, &error),
             }
         }
-    }
-
-    fn wait(&self, backoff: &mut Backoff, stop: &Stop, error: &(dyn Error + 'static)) {
-        self.metrics.failures.inc();
-        backoff.wait(stop, error);
     }
 
     fn read(
@@ -320,9 +314,7 @@ impl<A: Aggregate> Inbox<A> {
                 }
                 Err(CommitError::Conflict { .. }) => {}
                 // The batch stays in hand, so that nothing of it is set aside twice.
-                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
-                    self.wait(backoff, stop, &error)
-                }
+                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => backoff.wait(stop, &error),
                 Err(error @ (CommitError::OffsetMoved { .. } | CommitError::Closed)) => {
                     return Err(Ending::Error(InboxError::Commit(error)));
                 }

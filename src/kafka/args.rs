@@ -70,7 +70,9 @@ impl KafkaArgs {
             Failure::configuration(format!("Kafka: {text}{}", hint(&text)))
         };
         client.questions().map_err(wrong)?;
-        Producer::create(&client.transactional_producer("unused")).map_err(wrong)?;
+        if self.kafka_config.is_some() {
+            Producer::create(&client.transactional_producer("unused")).map_err(wrong)?;
+        }
         Ok(client)
     }
 

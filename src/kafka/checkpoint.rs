@@ -2,17 +2,13 @@
 //!
 //! A record and not a group offset, because those of an idle group expire after seven days.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::ops::Range;
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
 };
-
 use uuid::Uuid;
 
 use super::{
@@ -131,28 +127,12 @@ fn newest_since(
     consumer.assign(&assignment)?;
     let key = store.to_string();
     let mut newest = None;
-    let mut deadline = Instant::now() + ANSWER;
-    loop {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                deadline = Instant::now() + ANSWER;
-                if record.offset() >= offsets.end {
-                    return Ok(newest); // where other stores write all the time, there is no end to wait for
-                }
-                if record.key() == Some(key.as_bytes()) {
-                    newest = Some(parse(record.payload())?);
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
-            Some(Err(KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
-            )))
-            | None
-                if Instant::now() < deadline => {}
-            Some(Err(error)) => return Err(error),
-            None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
+    while let Some(record) = client::next_before(consumer, offsets.end)? {
+        if record.key() == Some(key.as_bytes()) {
+            newest = Some(parse(record.payload())?);
         }
     }
+    Ok(newest)
 }
 
 fn parse(value: Option<&[u8]>) -> Result<Checkpoint, KafkaError> {

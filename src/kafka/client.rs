@@ -6,15 +6,16 @@ use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig, ClientContext, Message as _,
     admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
+    message::BorrowedMessage,
 };
 
 /// How long librdkafka waits before it sends a request again. A commit that took nearly as long may have
@@ -171,6 +172,25 @@ impl Client {
 /// Creates a librdkafka client whose own log goes where ours goes.
 pub(crate) fn create<T: FromClientConfigAndContext<Quiet>>(config: &ClientConfig) -> Result<T, KafkaError> {
     config.create_with_context(Quiet)
+}
+
+/// The next record of the one partition that a consumer was assigned; `None` at its end, or when it is not before
+/// `end`: where others write all the time, there is no end to wait for. The consumer has `enable.partition.eof`.
+pub(crate) fn next_before(consumer: &Consumer, end: i64) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(record)) => return Ok(Some(record).filter(|record| record.offset() < end)),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+            Some(Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+            )))
+            | None
+                if Instant::now() < deadline => {}
+            Some(Err(error)) => return Err(error),
+            None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
+        }
+    }
 }
 
 /// Drops a client aside: that waits for up to 100 ms for a thread of its own, and nobody needs to wait for that.

@@ -3,16 +3,10 @@
 //! Within a partition the records of one store are in order, so a merge needs one record of each partition at a time,
 //! and its memory does not grow with the topic.
 
-use std::time::{Duration, Instant};
-
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::Consumer as _,
-    error::{KafkaError, RDKafkaErrorCode},
-};
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError};
 
 use super::{
-    client::{self, ANSWER, Client, Consumer},
+    client::{self, Client, Consumer},
     record::Received,
     topics,
 };
@@ -39,12 +33,14 @@ impl TopicLog {
             config.set("enable.partition.eof", "true");
             config.set("auto.offset.reset", "earliest"); // what is gone is found to be missing
             let consumer: Consumer = client::create(&config)?;
-            let (_, end) = topics::wait_until_decided(client, &consumer, topic, number)?;
+            let (low, end) = topics::wait_until_decided(client, &consumer, topic, number)?;
             let mut assignment = TopicPartitionList::new();
             assignment.add_partition_offset(topic, number, Offset::Beginning)?;
             consumer.assign(&assignment)?;
             let mut partition = Partition { consumer, end, next: None };
-            partition.advance(&log.source)?;
+            if low < end {
+                partition.advance(&log.source)?;
+            }
             log.partitions.push(partition);
         }
         Ok(log)
@@ -63,36 +59,18 @@ impl TopicLog {
 }
 
 impl Partition {
-    /// Reads on to the next record of the source.
+    /// Reads on to the next record of the source, if there is one.
     fn advance(&mut self, source: &str) -> Result<(), KafkaError> {
-        let mut deadline = Instant::now() + ANSWER;
-        while self.end > 0 {
-            match self.consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    deadline = Instant::now() + ANSWER;
-                    let record = Received::from_librdkafka(&message);
-                    if record.offset >= self.end {
-                        break;
-                    }
-                    let position = record.header("ce_sequence").and_then(|text| text.parse().ok());
-                    if let Some(position) = position
-                        && record.header("ce_source") == Some(source)
-                    {
-                        self.next = Some((position, record));
-                        return Ok(());
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => break,
-                Some(Err(KafkaError::MessageConsumption(
-                    RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
-                )))
-                | None
-                    if Instant::now() < deadline => {}
-                Some(Err(error)) => return Err(error),
-                None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
+        while let Some(message) = client::next_before(&self.consumer, self.end)? {
+            let record = Received::from_librdkafka(&message);
+            let position = record.header("ce_sequence").and_then(|text| text.parse().ok());
+            if let Some(position) = position
+                && record.header("ce_source") == Some(source)
+            {
+                self.next = Some((position, record));
+                break;
             }
         }
-        self.end = 0; // nothing more
         Ok(())
     }
 }

@@ -34,7 +34,7 @@ pub enum TopicError {
     Kafka {
         /// The topic.
         topic: String,
-        /// What was attempted: looked at, made, or its settings read.
+        /// What was attempted: looked at, made, or checked.
         attempt: &'static str,
         /// Why.
         source: KafkaError,
@@ -57,10 +57,9 @@ pub enum TopicError {
 
 /// Makes the topic unless it is there, checks that it keeps what it must, and returns how many partitions it has.
 pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, TopicError> {
-    let failed = |attempt| move |source| TopicError::Kafka { topic: topic.name.clone(), attempt, source };
-    let partitions = match partitions(client, &topic.name).map_err(failed("looked at"))? {
+    let partitions = match partitions(client, &topic.name).map_err(topic.cannot_be("looked at"))? {
         Some(partitions) => partitions,
-        None => make(client, topic).await.map_err(failed("made"))?,
+        None => make(client, topic).await.map_err(topic.cannot_be("made"))?,
     };
     if topic.compacted && partitions != topic.partitions {
         return Err(TopicError::Unfit {
@@ -104,12 +103,11 @@ async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
         return Ok(()); // its topics are made with it, and end with it
     }
     let asked = [ResourceSpecifier::Topic(&topic.name)];
-    let admin =
-        client.admin().map_err(|source| TopicError::Kafka { topic: topic.name.clone(), attempt: "checked", source })?;
+    let failed = topic.cannot_be("checked");
+    let admin = client.admin().map_err(&failed)?;
     let described = admin.describe_configs(&asked, &options()).await;
     client::dispose(admin);
-    let failed = |source| TopicError::Kafka { topic: topic.name.clone(), attempt: "checked", source };
-    for described in described.map_err(failed)? {
+    for described in described.map_err(&failed)? {
         let resource = described.map_err(|code| failed(KafkaError::AdminOp(code)))?;
         for Demand { setting, value, why } in topic.demands() {
             let actual = resource.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
@@ -140,6 +138,10 @@ struct Demand {
 }
 
 impl Topic {
+    fn cannot_be(&self, attempt: &'static str) -> impl Fn(KafkaError) -> TopicError {
+        move |source| TopicError::Kafka { topic: self.name.clone(), attempt, source }
+    }
+
     fn demands(&self) -> &'static [Demand] {
         const COMPACTED: &[Demand] =
             &[Demand { setting: "cleanup.policy", value: "compact", why: "the newest checkpoint would be forgotten" }];

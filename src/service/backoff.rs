@@ -2,6 +2,8 @@
 
 use std::{error::Error, time::Duration};
 
+use prometheus_client::metrics::counter::Counter;
+
 use super::{failure::chain, stop::Stop};
 
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -13,12 +15,13 @@ pub struct Backoff {
     pause: Duration,
     said: bool,
     doing: String,
+    failures: Counter,
 }
 
 impl Backoff {
-    /// What is being done, for the two lines: `publishing to order-events`.
-    pub fn new(doing: String) -> Self {
-        Self { pause: SHORTEST, said: false, doing }
+    /// What is being done, for the two lines: `publishing to order-events`; and what counts the failed attempts.
+    pub fn new(doing: String, failures: Counter) -> Self {
+        Self { pause: SHORTEST, said: false, doing, failures }
     }
 
     /// Whether something is broken that was said to be.
@@ -35,6 +38,7 @@ impl Backoff {
 
     /// [`say`](Self::say), then pause, for longer each time.
     pub fn wait(&mut self, stop: &Stop, error: &(dyn Error + 'static)) {
+        self.failures.inc();
         self.say(error);
         tracing::debug!(error = chain(error), pause = ?self.pause, "trying again");
         stop.sleep(self.pause);
