@@ -103,16 +103,15 @@ impl<G: Gateway> Charging<G> {
         }
         let mut head = self.store.head();
         let mut under_way = HashSet::new();
-        let mut calls: JoinSet<StreamId> = JoinSet::new();
+        let mut calls: JoinSet<Ended> = JoinSet::new();
+        let mut look_at = tokio::time::Instant::now();
         loop {
-            head.mark_unchanged();
-            let next = self.start_due(&mut calls, &mut under_way).await;
             tokio::select! {
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
-                    forget(&mut under_way, ended);
-                    while let Some(ended) = calls.try_join_next() {
-                        forget(&mut under_way, ended);
+                    // One that is settled makes nothing due; but something may have waited for its place.
+                    if is_settled(&mut under_way, ended) && calls.len() + 1 < CONCURRENCY {
+                        continue;
                     }
                 }
                 changed = head.changed(), if calls.len() < CONCURRENCY => {
@@ -120,15 +119,18 @@ impl<G: Gateway> Charging<G> {
                         break; // the store is closed
                     }
                 }
-                () = tokio::time::sleep(next), if calls.len() < CONCURRENCY => {}
+                () = tokio::time::sleep_until(look_at), if calls.len() < CONCURRENCY => {}
             }
+            head.mark_unchanged();
+            let next = self.start_due(&mut calls, &mut under_way).await;
+            look_at = tokio::time::Instant::now() + next;
         }
         let _ = tokio::time::timeout(DRAIN, async { while calls.join_next().await.is_some() {} }).await;
         Ok(())
     }
 
     /// Starts calls for what is due, and returns when to look again.
-    async fn start_due(&self, calls: &mut JoinSet<StreamId>, under_way: &mut HashSet<StreamId>) -> Duration {
+    async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> Duration {
         const LOOK_AGAIN: Duration = Duration::from_secs(1);
         // Those under way may come first in the table: they are due until their outcome is recorded.
         let limit = CONCURRENCY + under_way.len();
@@ -150,23 +152,31 @@ impl<G: Gateway> Charging<G> {
             if under_way.insert(payment.order) {
                 let (store, gateway) = (self.store.clone(), Arc::clone(&self.gateway));
                 let call = Call { store, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
-                calls.spawn(async move {
-                    call.run().await;
-                    payment.order
-                });
+                calls.spawn(async move { Ended { order: payment.order, settled: call.run().await } });
             }
         }
         LOOK_AGAIN
     }
 }
 
-fn forget(under_way: &mut HashSet<StreamId>, ended: Result<StreamId, tokio::task::JoinError>) {
+/// How a call ended.
+struct Ended {
+    order: StreamId,
+    /// Whether no further attempt is needed.
+    settled: bool,
+}
+
+fn is_settled(under_way: &mut HashSet<StreamId>, ended: Result<Ended, tokio::task::JoinError>) -> bool {
     match ended {
-        Ok(order) => {
+        Ok(Ended { order, settled }) => {
             under_way.remove(&order);
+            settled
         }
         // Its payment stays under way, and so is left alone until the next start.
-        Err(error) => tracing::error!(error = %error, "a call to the gateway panicked"),
+        Err(error) => {
+            tracing::error!(error = %error, "a call to the gateway panicked");
+            true
+        }
     }
 }
 
@@ -180,25 +190,29 @@ struct Call<G> {
 }
 
 impl<G: Gateway> Call<G> {
-    /// Ends when the outcome is recorded, or the next attempt is set.
+    /// Ends when the outcome is recorded, or the next attempt is set. Returns whether none is needed.
     ///
     /// # Cancellation
     /// The gateway may have been called. The payment is still due, and is called for again under the same key.
-    async fn run(&self) {
+    async fn run(&self) -> bool {
         let order = self.payment.order;
         let began = Instant::now();
         let answer = tokio::time::timeout(CALL, self.ask()).await;
         let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));
         self.calls.note(began, &answer);
         match answer {
-            Ok(Some((receipt, cause))) => self.record(receipt, &cause).await,
-            Ok(None) => {}
+            Ok(Some((receipt, cause))) => {
+                self.record(receipt, &cause).await;
+                true
+            }
+            Ok(None) => true,
             Err(no_answer) => {
                 if self.payment.failed_attempts == MENTIONED {
                     tracing::warn!(%order, attempts = MENTIONED, error = %no_answer, "the gateway does not answer");
                 }
                 tracing::debug!(%order, error = %no_answer, "will be tried again");
                 self.postpone().await;
+                false
             }
         }
     }

@@ -110,6 +110,7 @@ pub async fn run(
     let calls = Calls::new();
     let metrics = Metrics::new(&store, TOPIC, order_events::TOPIC, |registry| calls.register(registry));
     let (agreed, agreement) = watch::channel(false);
+    let taking_calls = agreement.clone();
     let inbox = Inbox::<Payment> {
         store: store.clone(),
         client: client.clone(),
@@ -144,7 +145,10 @@ pub async fn run(
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
     service.task("health", |stop| health.run(metrics, stop));
-    service.task("listener", |stop| listener::serve(listener, routes, tls, stop));
+    service.task("listener", |stop| async move {
+        listener::hold_back(taking_calls, &stop).await;
+        listener::serve(listener, routes, tls, stop).await
+    });
     if let Some(listener) = ops_listener {
         service.task("ops listener", |stop| listener::serve(listener, ops, None, stop));
     }

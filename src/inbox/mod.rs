@@ -7,6 +7,7 @@
 //! store has one process, and its offsets are in it, so a rebalance could only add ways to fail.
 
 mod effects;
+mod progress;
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,10 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use self::effects::Effects;
+use self::{
+    effects::Effects,
+    progress::{Offsets, Progress},
+};
 use crate::{
     aggregate::{Aggregate, LoadError},
     event::StreamId,
@@ -37,7 +41,7 @@ use crate::{
     metrics::InboxMetrics,
     relay::Cluster,
     service::{backoff::Backoff, spans::Spans, stop::Stop},
-    store::{Commit, CommitError, OffsetMove, ReadError, Store, TopicPartition},
+    store::{Commit, CommitError, ReadError, Store},
 };
 
 /// How many records share one commit at most.
@@ -125,9 +129,6 @@ impl<E: Into<InboxError>> From<E> for Ending {
     }
 }
 
-/// The next offset of each partition, as the store has it.
-type Offsets = HashMap<i32, i64>;
-
 impl<A: Aggregate> Inbox<A> {
     /// Reads until asked to stop.
     pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
@@ -174,7 +175,7 @@ impl<A: Aggregate> Inbox<A> {
         let missing = || kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
         stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(Ending::Topic)?;
-        let mut offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
+        let offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
         let mut config = self.client.consumer();
         config.set("statistics.interval.ms", "2000"); // tells how much is unread
         let consumer: Consumer = config.create_with_context(Lag(self.metrics.clone())).map_err(kafka)?;
@@ -182,28 +183,28 @@ impl<A: Aggregate> Inbox<A> {
         backoff.reset();
         tracing::info!(topic = self.topic, partitions, "reading");
 
+        let mut progress = Progress::new(cluster, self.topic.clone(), offsets);
         loop {
             if stop.is_requested() {
                 return Err(Ending::Stop);
             }
-            let batch = self.poll(&consumer, &offsets, backoff)?;
-            let Some(last) = batch.last() else {
-                if backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
-                    backoff.reset();
-                }
+            tell_kafka(&consumer, &self.topic, progress.news());
+            let batch = self.poll(&consumer, &progress.read, backoff)?;
+            if batch.is_empty() && backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
+                backoff.reset();
+            }
+            if batch.is_empty() && progress.is_stored() {
                 continue;
-            };
+            }
             let began = Instant::now();
-            let moves = self.moves(&cluster, &offsets, &batch);
-            let skipped = self.handle(&batch, &moves, dead_letters, stop, backoff)?;
-            self.metrics.batch_duration.observe(began.elapsed().as_secs_f64());
-            if let Some(time) = last.time {
+            progress.add(&batch);
+            let skipped = self.handle(&batch, &mut progress, dead_letters, stop, backoff)?;
+            if let Some(time) = batch.last().and_then(|last| last.time) {
+                self.metrics.batch_duration.observe(began.elapsed().as_secs_f64());
                 self.metrics.read_through(time);
             }
             count(newer, skipped);
             backoff.reset();
-            offsets.extend(moves.iter().map(|moved| (moved.partition.partition, moved.to)));
-            tell_kafka(&consumer, &moves);
         }
     }
 
@@ -258,26 +259,12 @@ impl<A: Aggregate> Inbox<A> {
         })
     }
 
-    fn moves(&self, cluster: &str, offsets: &Offsets, batch: &[Received]) -> Vec<OffsetMove> {
-        let mut next: HashMap<i32, i64> = HashMap::new();
-        for record in batch {
-            next.insert(record.partition, record.offset + 1);
-        }
-        next.into_iter()
-            .map(|(partition, to)| OffsetMove {
-                partition: TopicPartition { cluster: cluster.to_owned(), topic: self.topic.clone(), partition },
-                from: offsets.get(&partition).copied(),
-                to,
-            })
-            .collect()
-    }
-
     /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between, or when
     /// the store could not write. Returns the types of the events that were skipped for being newer.
     fn handle(
         &self,
         batch: &[Received],
-        moves: &[OffsetMove],
+        progress: &mut Progress,
         dead_letters: &mut DeadLetters,
         stop: &Stop,
         backoff: &mut Backoff,
@@ -297,14 +284,20 @@ impl<A: Aggregate> Inbox<A> {
             }
             let (newer, ignored) = (std::mem::take(&mut effects.newer), effects.ignored);
             let mut spans = std::mem::take(&mut effects.spans);
-            let commit = Commit { appends: effects.into_appends(), offsets: moves.to_vec(), table: None };
-            let committed = self.store.commit_blocking(commit);
+            let appends = effects.into_appends();
+            let led_to_nothing = appends.is_empty() && !set_aside.contains(&true);
+            let committed = if led_to_nothing && !batch.is_empty() && progress.may_wait() {
+                Ok(())
+            } else {
+                let commit = Commit { appends, offsets: progress.moves(), table: None };
+                self.store.commit_blocking(commit).map(|_| progress.committed())
+            };
             if let Err(error) = &committed {
                 spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
             }
             drop(spans);
             match committed {
-                Ok(_) => {
+                Ok(()) => {
                     let set_aside = set_aside.iter().filter(|set_aside| **set_aside).count();
                     self.metrics.count("dead_lettered", set_aside);
                     self.metrics.count("newer", newer.len());
@@ -370,10 +363,11 @@ fn count(newer: &mut Newer, skipped: Vec<String>) {
 }
 
 /// For Kafka's lag tools alone: a failure costs nothing, and nothing here reads it.
-fn tell_kafka(consumer: &Consumer, moves: &[OffsetMove]) {
+fn tell_kafka(consumer: &Consumer, topic: &str, news: Option<Vec<(i32, i64)>>) {
+    let Some(news) = news else { return };
     let mut list = TopicPartitionList::new();
-    for OffsetMove { partition: at, to, .. } in moves {
-        let _ = list.add_partition_offset(&at.topic, at.partition, Offset::Offset(*to));
+    for (partition, offset) in news {
+        let _ = list.add_partition_offset(topic, partition, Offset::Offset(offset));
     }
     let _ = consumer.commit(&list, CommitMode::Async);
 }

@@ -15,6 +15,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 use tonic::service::Routes;
@@ -38,6 +39,15 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// How long an HTTP/1 client may take to send its headers.
 const HEADERS: Duration = Duration::from_secs(10);
+
+/// How long a caller may take to send anything at all.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+
+/// How many connections may be open. Further ones wait to be accepted.
+const CONNECTIONS: usize = 10_000;
+
+/// How long calls wait at the start for the cluster's word on the store, which comes within a second where it is up.
+const HOLD: Duration = Duration::from_secs(3);
 
 /// How callers reach the service, besides its address.
 #[derive(Args, Clone, Debug, Default)]
@@ -91,6 +101,21 @@ pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Hea
     })
 }
 
+/// Holds back the first calls, connected as they may be, until store and cluster are known to belong together: what an
+/// older copy of the store took could not be brought together with what the newer one has published. A cluster that is
+/// away is not waited for beyond some seconds.
+pub async fn hold_back(mut agreed: watch::Receiver<bool>, stop: &Stop) {
+    tokio::select! {
+        () = stop.requested() => {}
+        closed = async { agreed.wait_for(|agreed| *agreed).await.is_err() } => {
+            if closed {
+                stop.requested().await; // the relay has refused, and the service is about to end
+            }
+        }
+        () = tokio::time::sleep(HOLD) => tracing::warn!("taking calls though the cluster has not been reached yet"),
+    }
+}
+
 /// Serves the routes until asked to stop, then accepts no more calls and finishes the ones at hand.
 pub async fn serve(listener: TcpListener, routes: Router, tls: Option<Arc<Tls>>, stop: Stop) -> Result<(), Infallible> {
     let graceful = GracefulShutdown::new();
@@ -102,12 +127,17 @@ pub async fn serve(listener: TcpListener, routes: Router, tls: Option<Arc<Tls>>,
     loop {
         let stream = tokio::select! {
             () = stop.requested() => break,
-            accepted = accept(&listener) => accepted,
+            accepted = accept(&listener), if connections.len() < CONNECTIONS => accepted,
             Some(_) = connections.join_next() => continue,
         };
         let (routes, watcher) = (routes.clone(), graceful.watcher());
         match tls.clone() {
-            None => connections.spawn(answer(stream, routes, watcher)),
+            None => connections.spawn(async move {
+                match tokio::time::timeout(FIRST_BYTE, stream.readable()).await {
+                    Ok(_) => answer(stream, routes, watcher).await,
+                    Err(_elapsed) => tracing::debug!("a caller sent nothing"),
+                }
+            }),
             Some(tls) => connections.spawn(async move {
                 match tokio::time::timeout(HEADERS, tls.accept(stream)).await {
                     Ok(Ok(stream)) => answer(stream, routes, watcher).await,
