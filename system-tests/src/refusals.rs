@@ -111,7 +111,7 @@ fn settle(service: &mut Service, brokers: &str, why: &str, what: &str) -> anyhow
     let (code, said) = service.subcommand(&["reconcile", "--kafka-brokers", brokers])?;
     ensure!(code == Some(0) && said.contains("nothing was changed"), "{code:?}: {said}");
     service.start_again()?;
-    let taken = load::place_once(&service.orders_url(), "while it is refused");
+    let taken = load::place_once(&service.orders_url(), "while-it-is-refused");
     ensure!(taken.is_err(), "a store that is refused has taken an order: {taken:?}");
     service.expect_refusal(why)?;
     let (code, said) = service.subcommand(&["reconcile", "--apply", "--kafka-brokers", brokers])?;
