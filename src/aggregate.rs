@@ -112,13 +112,17 @@ impl<A: Aggregate> Loaded<A> {
     /// Folds a stream as the store holds it.
     pub fn fold(events: &[Event]) -> Result<Self, LoadError> {
         let mut loaded = Self::default();
-        for event in events {
-            let payload = A::Event::decode(&event.payload)
-                .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
-            loaded.record(&payload, event.time, event.causation);
-            loaded.traceparent.clone_from(&event.traceparent);
-        }
+        events.iter().try_for_each(|event| loaded.apply(event))?;
         Ok(loaded)
+    }
+
+    /// Folds the stream's next event.
+    pub fn apply(&mut self, event: &Event) -> Result<(), LoadError> {
+        let payload = A::Event::decode(&event.payload)
+            .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
+        self.record(&payload, event.time, event.causation);
+        self.traceparent.clone_from(&event.traceparent);
+        Ok(())
     }
 
     /// The trace context of the newest event.

@@ -73,7 +73,7 @@ fn line(record: &Received, now: SystemTime, started: SystemTime, orders: &mut Ha
         Some(_) => "  again".to_owned(), // it was taken before this start
         None => String::new(),
     };
-    format!("{clock}  {place:<20} {event:<18} {order_id}  {amount:<12} {since}  {note}").trim_end().to_owned()
+    format!("{clock}  {place:<20} {event:<28} {order_id}  {amount:<12} {since}  {note}").trim_end().to_owned()
 }
 
 /// The event's name, its order, and a word on it.
@@ -88,6 +88,9 @@ fn told(record: &Received, orders: &mut HashMap<String, Known>) -> Option<(&'sta
             }
             order_event::Event::OrderPaid(_) => ("OrderPaid", String::new()),
             order_event::Event::OrderPaymentFailed(failed) => ("OrderPaymentFailed", failed.code),
+            order_event::Event::OrderCancellationRequested(_) => ("OrderCancellationRequested", String::new()),
+            order_event::Event::OrderCancelled(_) => ("OrderCancelled", String::new()),
+            order_event::Event::OrderRefunded(_) => ("OrderRefunded", String::new()),
         };
         Some((name, message.order_id, note))
     } else {
@@ -96,6 +99,10 @@ fn told(record: &Received, orders: &mut HashMap<String, Known>) -> Option<(&'sta
             payment_event::Event::PaymentRequested(_) => ("PaymentRequested", String::new()),
             payment_event::Event::PaymentCompleted(_) => ("PaymentCompleted", String::new()),
             payment_event::Event::PaymentFailed(failed) => ("PaymentFailed", failed.code),
+            payment_event::Event::PaymentCancellationRequested(_) => ("PaymentCancellationRequested", String::new()),
+            payment_event::Event::PaymentVoided(_) => ("PaymentVoided", String::new()),
+            payment_event::Event::PaymentRefunded(_) => ("PaymentRefunded", String::new()),
+            payment_event::Event::PaymentReviewRequired(review) => ("PaymentReviewRequired", review.code),
         };
         Some((name, message.order_id, note))
     }

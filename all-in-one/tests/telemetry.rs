@@ -118,7 +118,7 @@ async fn an_order_is_one_tree_of_spans_and_is_counted_in_both_services() {
                 &orders,
                 r#"messaging_client_consumed_messages_total{messaging_system="kafka",messaging_destination_name="payment-events",outcome="handled"} 2"#,
             ),
-            (&payments, r#"gateway_calls_total{outcome="completed"} 1"#),
+            (&payments, r#"gateway_calls_total{outcome="charged"} 1"#),
             (&payments, r#"gateway_calls_total{outcome="declined"} 1"#),
         ] {
             eventually(line, || metric(address, line));

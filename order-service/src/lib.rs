@@ -9,6 +9,7 @@ pub mod order;
 mod order_event;
 mod orders_table;
 mod payment_outcomes;
+mod watchers;
 
 use event_sourcing::{
     inbox::Inbox,
@@ -34,7 +35,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use crate::config::{Cli, Command, Config};
 pub use crate::orders_table::{count, unfinished};
-use crate::{order::Order, orders_table::OrdersTable};
+use crate::{order::Order, orders_table::OrdersTable, watchers::Watchers};
 
 /// The service's name: in logs, in `transactional.id`s, as the consumer group, before its topics' names.
 pub const SERVICE: &str = "order-service";
@@ -54,6 +55,11 @@ pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
 pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
     let store = Store::open(store, OWNER, OrdersTable).map_err(Failure::configuration)?;
     reconcile::run(relay(&store, &kafka.client(SERVICE)?, kafka), OWNER.event_types, args).await
+}
+
+/// Makes the read tables anew from the log, while the service is stopped.
+pub fn rebuild(store: &Location) -> Result<(), Failure> {
+    Store::rebuild(store, OWNER, OrdersTable).map_err(Failure::configuration)
 }
 
 /// The relay of a store, to a cluster that is there for good.
@@ -122,13 +128,15 @@ pub async fn run(
         None => None,
     };
     let health = Health::new(&store, "orders.v1.OrderService");
-    let routes = api::routes(store, spans.clone(), &health, &metrics);
+    let watchers = Watchers::default();
+    let routes = api::routes(store.clone(), watchers.clone(), spans.clone(), &health, &metrics);
 
     let ops = listener::ops(&health, &metrics);
 
     // They stop in this order. What is not published by then is published after the next start.
     let mut service = Supervisor::new(shutdown);
     service.task("health", |stop| health.run(metrics, stop));
+    service.task("watchers", |stop| watchers.run(store, stop));
     service.task("listener", |stop| async move {
         listener::hold_back(taking_calls, &stop).await;
         listener::serve(listener, routes, tls, stop).await

@@ -22,6 +22,7 @@ async fn main() -> ExitCode {
         Some(Command::Reconcile { store, reconcile, kafka }) => {
             order_service::reconcile(&store, &kafka, reconcile).await
         }
+        Some(Command::Rebuild { store }) => order_service::rebuild(&store),
         Some(Command::Health { listen, ops_listen }) => health::ask(ops_listen.unwrap_or(listen)),
     })
 }

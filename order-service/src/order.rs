@@ -36,6 +36,13 @@ pub enum PaymentOutcome {
     },
     /// It was refused for good.
     Failed(PaymentFailure),
+    /// It was never charged, and never will be.
+    Voided,
+    /// Its charge was given back.
+    Refunded {
+        /// The gateway's own name for the refund.
+        gateway_reference: String,
+    },
 }
 
 /// What can happen to an order.
@@ -50,6 +57,15 @@ pub enum OrderEvent {
     },
     /// Its payment failed for good.
     PaymentFailed(PaymentFailure),
+    /// Somebody wants it cancelled.
+    CancellationRequested,
+    /// It is cancelled, and was never charged.
+    Cancelled,
+    /// It is cancelled, and its charge was given back.
+    Refunded {
+        /// The gateway's own name for the refund.
+        gateway_reference: String,
+    },
 }
 
 /// What can be asked of an order.
@@ -57,6 +73,8 @@ pub enum OrderEvent {
 pub enum Command {
     /// Take it.
     Create(Details),
+    /// Cancel it.
+    Cancel,
     /// Take note of what became of its payment.
     RecordPayment(PaymentOutcome),
 }
@@ -88,6 +106,15 @@ pub enum State {
     },
     /// Not paid, and never charged.
     PaymentFailed(PaymentFailure),
+    /// To be cancelled; its payment is still to say what that means.
+    Cancelling,
+    /// Cancelled, and never charged.
+    Cancelled,
+    /// Cancelled, and given back what was charged.
+    Refunded {
+        /// The gateway's own name for the refund.
+        gateway_reference: String,
+    },
 }
 
 /// Why an order refuses a command.
@@ -119,7 +146,8 @@ impl Aggregate for Order {
                 differing if differing.is_empty() => Ok(Vec::new()),
                 differing => Err(Rejection::Exists { differing }),
             },
-            (Self::Unknown, Command::RecordPayment(_)) => Err(Rejection::Unknown),
+            (Self::Unknown, Command::Cancel | Command::RecordPayment(_)) => Err(Rejection::Unknown),
+            (Self::Known { state, .. }, Command::Cancel) => Ok(state.cancel()),
             (Self::Known { state, .. }, Command::RecordPayment(outcome)) => state.record(outcome),
         }
     }
@@ -129,33 +157,68 @@ impl Aggregate for Order {
             (this @ Self::Unknown, OrderEvent::Created(details)) => {
                 *this = Self::Known { details: details.clone(), state: State::Created };
             }
-            (Self::Known { state, .. }, OrderEvent::Paid { gateway_reference }) => {
-                *state = State::Paid { gateway_reference: gateway_reference.clone() };
+            (Self::Known { state, .. }, event) => {
+                *state = match event {
+                    OrderEvent::Created(_) => return, // no decision leads here
+                    OrderEvent::Paid { gateway_reference } => {
+                        State::Paid { gateway_reference: gateway_reference.clone() }
+                    }
+                    OrderEvent::PaymentFailed(failure) => State::PaymentFailed(failure.clone()),
+                    OrderEvent::CancellationRequested => State::Cancelling,
+                    OrderEvent::Cancelled => State::Cancelled,
+                    OrderEvent::Refunded { gateway_reference } => {
+                        State::Refunded { gateway_reference: gateway_reference.clone() }
+                    }
+                };
             }
-            (Self::Known { state, .. }, OrderEvent::PaymentFailed(failure)) => {
-                *state = State::PaymentFailed(failure.clone());
-            }
-            // No decision leads here.
-            (Self::Known { .. }, OrderEvent::Created(_))
-            | (Self::Unknown, OrderEvent::Paid { .. } | OrderEvent::PaymentFailed(_)) => {}
+            (Self::Unknown, _) => {} // no decision leads here
         }
     }
 }
 
 impl State {
+    /// Whether nothing more happens by itself.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Created | Self::Cancelling => false,
+            Self::Paid { .. } | Self::PaymentFailed(_) | Self::Cancelled | Self::Refunded { .. } => true,
+        }
+    }
+
+    fn cancel(&self) -> Vec<OrderEvent> {
+        match self {
+            Self::Created | Self::Paid { .. } => vec![OrderEvent::CancellationRequested],
+            // Nothing is charged and nothing will be, or it is being seen to.
+            Self::PaymentFailed(_) | Self::Cancelling | Self::Cancelled | Self::Refunded { .. } => Vec::new(),
+        }
+    }
+
+    /// What the payment says is taken as it comes: payment-service decides what a cancellation finds. The same word
+    /// again changes nothing, and neither does one that a later word has overtaken.
     fn record(&self, outcome: &PaymentOutcome) -> Result<Vec<OrderEvent>, Rejection> {
+        use PaymentOutcome as Outcome;
         match (self, outcome) {
-            (Self::Created, PaymentOutcome::Completed { gateway_reference }) => {
+            (Self::Created, Outcome::Completed { gateway_reference }) => {
                 Ok(vec![OrderEvent::Paid { gateway_reference: gateway_reference.clone() }])
             }
-            (Self::Created, PaymentOutcome::Failed(failure)) => Ok(vec![OrderEvent::PaymentFailed(failure.clone())]),
-            (Self::Paid { gateway_reference: known }, PaymentOutcome::Completed { gateway_reference })
+            (Self::Created, Outcome::Failed(failure)) => Ok(vec![OrderEvent::PaymentFailed(failure.clone())]),
+            (Self::Cancelling, Outcome::Failed(_) | Outcome::Voided) => Ok(vec![OrderEvent::Cancelled]),
+            (Self::Cancelling, Outcome::Refunded { gateway_reference }) => {
+                Ok(vec![OrderEvent::Refunded { gateway_reference: gateway_reference.clone() }])
+            }
+            (Self::Paid { gateway_reference: known }, Outcome::Completed { gateway_reference })
+            | (Self::Refunded { gateway_reference: known }, Outcome::Refunded { gateway_reference })
                 if known == gateway_reference =>
             {
                 Ok(Vec::new())
             }
-            (Self::PaymentFailed(known), PaymentOutcome::Failed(failure)) if known == failure => Ok(Vec::new()),
-            (Self::Paid { .. } | Self::PaymentFailed(_), _) => Err(Rejection::Contradicted),
+            (Self::PaymentFailed(known), Outcome::Failed(failure)) if known == failure => Ok(Vec::new()),
+            (Self::Cancelled, Outcome::Failed(_) | Outcome::Voided)
+            | (Self::Cancelling | Self::Refunded { .. }, Outcome::Completed { .. }) => Ok(Vec::new()),
+            (
+                Self::Created | Self::Paid { .. } | Self::PaymentFailed(_) | Self::Cancelled | Self::Refunded { .. },
+                _,
+            ) => Err(Rejection::Contradicted),
         }
     }
 }
@@ -202,6 +265,10 @@ mod tests {
 
     fn failed() -> OrderEvent {
         OrderEvent::PaymentFailed(failure())
+    }
+
+    fn refunded() -> OrderEvent {
+        OrderEvent::Refunded { gateway_reference: "re_1".to_owned() }
     }
 
     /// Given what happened, when something is asked: what follows?
@@ -253,6 +320,43 @@ mod tests {
         assert_eq!(decided(&[created(), failed()], Command::RecordPayment(completed())), Err(Rejection::Contradicted));
         let other = PaymentOutcome::Completed { gateway_reference: "ch_2".to_owned() };
         assert_eq!(decided(&[created(), paid()], Command::RecordPayment(other)), Err(Rejection::Contradicted));
+    }
+
+    #[test]
+    fn a_cancelled_order_ends_as_its_payment_says() {
+        use OrderEvent::{CancellationRequested, Cancelled};
+        for before in [vec![created()], vec![created(), paid()]] {
+            assert_eq!(decided(&before, Command::Cancel), Ok(vec![CancellationRequested]));
+            let cancelling = [before, vec![CancellationRequested]].concat();
+            let given_back = PaymentOutcome::Refunded { gateway_reference: "re_1".to_owned() };
+            for (outcome, ends) in [
+                (completed(), vec![]), // it will be given back
+                (PaymentOutcome::Failed(failure()), vec![Cancelled]),
+                (PaymentOutcome::Voided, vec![Cancelled]),
+                (given_back, vec![refunded()]),
+            ] {
+                assert_eq!(decided(&cancelling, Command::RecordPayment(outcome.clone())), Ok(ends.clone()));
+                let after = [cancelling.clone(), ends].concat();
+                assert_eq!(decided(&after, Command::RecordPayment(outcome)), Ok(vec![]));
+                assert_eq!(decided(&after, Command::Cancel), Ok(vec![]));
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_nothing_to_cancel_where_nothing_was_paid() {
+        assert_eq!(decided(&[created(), failed()], Command::Cancel), Ok(vec![]));
+        assert_eq!(decided(&[], Command::Cancel), Err(Rejection::Unknown));
+    }
+
+    #[test]
+    fn nothing_is_voided_or_refunded_that_nobody_cancelled() {
+        let given_back = PaymentOutcome::Refunded { gateway_reference: "re_1".to_owned() };
+        for history in [vec![created()], vec![created(), paid()], vec![created(), failed()]] {
+            for outcome in [PaymentOutcome::Voided, given_back.clone()] {
+                assert_eq!(decided(&history, Command::RecordPayment(outcome)), Err(Rejection::Contradicted));
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use prost_types::Timestamp;
 use crate::order::{Details, OrderEvent, PaymentFailure};
 
 /// Every event type that this program can read.
-pub(crate) const EVENT_TYPES: &[&str] = &[CREATED, PAID, PAYMENT_FAILED];
+pub(crate) const EVENT_TYPES: &[&str] = &[CREATED, PAID, PAYMENT_FAILED, CANCELLATION_REQUESTED, CANCELLED, REFUNDED];
 
 /// The one message type of the topic.
 pub(crate) const MESSAGE: &str = "orders.events.v1.OrderEvent";
@@ -19,6 +19,9 @@ pub(crate) const MESSAGE: &str = "orders.events.v1.OrderEvent";
 const CREATED: &str = "orders.events.v1.OrderCreated";
 const PAID: &str = "orders.events.v1.OrderPaid";
 const PAYMENT_FAILED: &str = "orders.events.v1.OrderPaymentFailed";
+const CANCELLATION_REQUESTED: &str = "orders.events.v1.OrderCancellationRequested";
+const CANCELLED: &str = "orders.events.v1.OrderCancelled";
+const REFUNDED: &str = "orders.events.v1.OrderRefunded";
 
 impl Payload for OrderEvent {
     fn event_type(&self) -> &'static str {
@@ -26,6 +29,9 @@ impl Payload for OrderEvent {
             Self::Created(_) => CREATED,
             Self::Paid { .. } => PAID,
             Self::PaymentFailed(_) => PAYMENT_FAILED,
+            Self::CancellationRequested => CANCELLATION_REQUESTED,
+            Self::Cancelled => CANCELLED,
+            Self::Refunded { .. } => REFUNDED,
         }
     }
 
@@ -44,6 +50,9 @@ impl Payload for OrderEvent {
             Self::PaymentFailed(PaymentFailure { code, message }) => {
                 Event::OrderPaymentFailed(message::OrderPaymentFailed { code, message })
             }
+            Self::CancellationRequested => Event::OrderCancellationRequested(message::OrderCancellationRequested {}),
+            Self::Cancelled => Event::OrderCancelled(message::OrderCancelled {}),
+            Self::Refunded { gateway_reference } => Event::OrderRefunded(message::OrderRefunded { gateway_reference }),
         };
         message::OrderEvent {
             event_id: envelope.id.to_string(),
@@ -70,6 +79,9 @@ impl Payload for OrderEvent {
             Event::OrderPaymentFailed(failed) => {
                 Self::PaymentFailed(PaymentFailure { code: failed.code, message: failed.message })
             }
+            Event::OrderCancellationRequested(message::OrderCancellationRequested {}) => Self::CancellationRequested,
+            Event::OrderCancelled(message::OrderCancelled {}) => Self::Cancelled,
+            Event::OrderRefunded(refunded) => Self::Refunded { gateway_reference: refunded.gateway_reference },
         })
     }
 }
@@ -111,6 +123,8 @@ mod tests {
         prop_oneof![
             "[ab]".prop_map(|gateway_reference| PaymentOutcome::Completed { gateway_reference }),
             "[ab]".prop_map(|code| PaymentOutcome::Failed(PaymentFailure { code, message: String::new() })),
+            Just(PaymentOutcome::Voided),
+            "[ab]".prop_map(|gateway_reference| PaymentOutcome::Refunded { gateway_reference }),
         ]
     }
 
@@ -120,11 +134,18 @@ mod tests {
             any_text().prop_map(|gateway_reference| OrderEvent::Paid { gateway_reference }),
             [any_text(), any_text()]
                 .prop_map(|[code, message]| OrderEvent::PaymentFailed(PaymentFailure { code, message })),
+            Just(OrderEvent::CancellationRequested),
+            Just(OrderEvent::Cancelled),
+            any_text().prop_map(|gateway_reference| OrderEvent::Refunded { gateway_reference }),
         ]
     }
 
     fn any_command() -> impl Strategy<Value = Command> {
-        prop_oneof![any_details().prop_map(Command::Create), any_outcome().prop_map(Command::RecordPayment)]
+        prop_oneof![
+            any_details().prop_map(Command::Create),
+            Just(Command::Cancel),
+            any_outcome().prop_map(Command::RecordPayment),
+        ]
     }
 
     proptest! {

@@ -19,12 +19,18 @@ pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
     record.check(&message.event_id, &message.order_id)?;
     let outcome = match message.event {
         None => return Ok(Asked::Newer),
-        Some(Event::PaymentRequested(_)) => return Ok(Asked::Nothing),
+        Some(Event::PaymentRequested(_) | Event::PaymentCancellationRequested(_) | Event::PaymentReviewRequired(_)) => {
+            return Ok(Asked::Nothing);
+        }
         Some(Event::PaymentCompleted(completed)) => {
             PaymentOutcome::Completed { gateway_reference: completed.gateway_reference }
         }
         Some(Event::PaymentFailed(failed)) => {
             PaymentOutcome::Failed(PaymentFailure { code: failed.code, message: failed.message })
+        }
+        Some(Event::PaymentVoided(_)) => PaymentOutcome::Voided,
+        Some(Event::PaymentRefunded(refunded)) => {
+            PaymentOutcome::Refunded { gateway_reference: refunded.gateway_reference }
         }
     };
     Ok(Asked::Command(record.stream, Command::RecordPayment(outcome)))

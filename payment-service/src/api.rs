@@ -2,13 +2,15 @@
 
 use axum::Router;
 use event_sourcing::{
-    aggregate,
+    aggregate::{self, Cause, ExecuteError, Loaded},
     event::StreamId,
     proto::payments::{
         DESCRIPTORS,
         v1::{
-            self as message, GetPaymentRequest, GetPaymentResponse,
+            self as message, GetPaymentRequest, GetPaymentResponse, ListPaymentsRequest, ListPaymentsResponse,
+            PaymentState, SettlePaymentRequest, SettlePaymentResponse,
             payment_service_server::{PaymentService, PaymentServiceServer},
+            settle_payment_request::Outcome,
         },
     },
     service::{
@@ -16,23 +18,26 @@ use event_sourcing::{
         health::Health,
         listener,
         metrics::Metrics,
+        page::{Page, Place},
+        trace_context::traceparent,
     },
-    store::Store,
+    store::{self, Store},
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 
 use crate::{
     SERVICE,
-    payment::{Decline, Payment, State},
+    payment::{Command, Decline, Payment, Rejection, Settlement, State},
     payments_table::{self, Waiting},
 };
 
 /// Every route of the service.
 pub(crate) fn routes(store: Store, health: &Health, metrics: &Metrics) -> Router {
     let service = PaymentServiceServer::new(Payments { store })
+        .max_decoding_message_size(listener::MAX_REQUEST)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    listener::one_port(Routes::new(service), DESCRIPTORS, Router::new(), health, metrics)
+    listener::one_port(Routes::new(service), DESCRIPTORS, Router::new(), SERVICE, health, metrics)
 }
 
 struct Payments {
@@ -45,42 +50,159 @@ impl PaymentService for Payments {
         let payment = self.get(&request.get_ref().order_id).await.map_err(|error| error.into_status(SERVICE))?;
         Ok(Response::new(GetPaymentResponse { payment: Some(payment) }))
     }
+
+    async fn list_payments(
+        &self,
+        request: Request<ListPaymentsRequest>,
+    ) -> Result<Response<ListPaymentsResponse>, Status> {
+        let page = self.list(request.into_inner()).await.map_err(|error| error.into_status(SERVICE))?;
+        Ok(Response::new(page))
+    }
+
+    async fn settle_payment(
+        &self,
+        request: Request<SettlePaymentRequest>,
+    ) -> Result<Response<SettlePaymentResponse>, Status> {
+        let cause = Cause { event: None, traceparent: traceparent(request.metadata().as_ref()) };
+        let payment = self.settle(request.into_inner(), &cause).await.map_err(|error| error.into_status(SERVICE))?;
+        Ok(Response::new(SettlePaymentResponse { payment: Some(payment) }))
+    }
 }
 
 impl Payments {
     async fn get(&self, order_id: &str) -> Result<message::Payment, CallError> {
-        let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
-        let id = StreamId::parse(order_id).ok_or_else(|| CallError::Invalid(vec![malformed()]))?;
-        let payment = aggregate::load::<Payment>(&self.store, id).await?;
-        let Payment::Known { money, state, .. } = payment.state else {
-            return Err(CallError::NotFound { what: "payment of order", id: order_id.to_owned() });
-        };
-        let mut shown = message::Payment {
-            order_id: order_id.to_owned(),
-            amount: money.amount(),
-            currency_code: money.currency_code().to_owned(),
-            create_time: Some(payment.create_time.into()),
-            update_time: Some(payment.update_time.into()),
-            ..message::Payment::default()
-        };
-        match state {
-            State::Requested => {
-                shown.set_state(message::PaymentState::Requested);
-                let row = self.store.read(move |table| payments_table::waiting_for(table, id)).await?;
-                if let Some(Waiting { failed_attempts: failed @ 1.., due, .. }) = row {
-                    shown.failed_attempts = i32::try_from(failed).unwrap_or(i32::MAX);
-                    shown.next_attempt_time = Some(due.into());
-                }
-            }
-            State::Completed { gateway_reference } => {
-                shown.set_state(message::PaymentState::Completed);
-                shown.gateway_reference = gateway_reference;
-            }
-            State::Failed(Decline { code, message }) => {
-                shown.set_state(message::PaymentState::Failed);
-                shown.failure = Some(message::PaymentFailure { code, message });
-            }
-        }
-        Ok(shown)
+        let id = order(order_id).map_err(|violation| CallError::Invalid(vec![violation]))?;
+        let (payment, waiting) = self
+            .store
+            .read(move |table| Ok((store::events_of(table, id)?, payments_table::waiting_for(table, id)?)))
+            .await?;
+        let payment = Loaded::<Payment>::fold(&payment)?;
+        shown(id, payment, waiting).ok_or_else(|| unknown(id))
     }
+
+    async fn list(&self, request: ListPaymentsRequest) -> Result<ListPaymentsResponse, CallError> {
+        let state = match PaymentState::try_from(request.state) {
+            Ok(PaymentState::Unspecified) => None,
+            Ok(state) => state.as_str_name().strip_prefix("PAYMENT_STATE_"),
+            Err(_unknown) => {
+                return Err(CallError::Invalid(vec![Violation::new("state", "must be a state of payments")]));
+            }
+        };
+        let filter = state.unwrap_or_default().to_owned();
+        let page = Page::parse(request.page_size, &request.page_token, filter).map_err(CallError::Invalid)?;
+        let (after, limit) = (page.after, page.size + 1);
+        let mut payments = self
+            .store
+            .read(move |table| {
+                let places = payments_table::page(table, state, after, limit)?;
+                let payment = |place: Place| {
+                    Ok((place, store::events_of(table, place.id)?, payments_table::waiting_for(table, place.id)?))
+                };
+                places.into_iter().map(payment).collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await?;
+        let next_page_token = page.cut(&mut payments, |(place, ..)| *place);
+        let payments = payments.into_iter().filter_map(|(place, events, waiting)| {
+            Loaded::fold(&events).map(|payment| shown(place.id, payment, waiting)).transpose()
+        });
+        Ok(ListPaymentsResponse { payments: payments.collect::<Result<_, _>>()?, next_page_token })
+    }
+
+    async fn settle(&self, request: SettlePaymentRequest, cause: &Cause) -> Result<message::Payment, CallError> {
+        let (id, command) = settlement(request).map_err(CallError::Invalid)?;
+        let payment = aggregate::execute::<Payment>(&self.store, id, &command, cause).await.map_err(|error| {
+            match error {
+                ExecuteError::Rejected(Rejection::Unknown) => unknown(id),
+                ExecuteError::Rejected(Rejection::NotInReview) => CallError::Precondition {
+                    reason: "NOT_IN_REVIEW",
+                    message: "the payment needs no review, or another outcome answers what is in question",
+                },
+                // Only what is asked of a payment by its order and the gateway is ever refused for these.
+                ExecuteError::Rejected(Rejection::OtherAmount { .. } | Rejection::Contradicted) => CallError::Internal,
+                ExecuteError::Load(error) => error.into(),
+                ExecuteError::Commit(error) => error.into(),
+            }
+        })?;
+        tracing::info!(order = %id, "a payment was settled by a person");
+        shown(id, payment, None).ok_or_else(|| unknown(id))
+    }
+}
+
+fn unknown(id: StreamId) -> CallError {
+    CallError::NotFound { what: "payment of order", id: id.to_string() }
+}
+
+fn order(order_id: &str) -> Result<StreamId, Violation> {
+    let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
+    StreamId::parse(order_id).ok_or_else(malformed)
+}
+
+/// What a person found out, or every field that is wrong.
+fn settlement(request: SettlePaymentRequest) -> Result<(StreamId, Command), Vec<Violation>> {
+    let mut violations = Vec::new();
+    let id = order(&request.order_id).map_err(|violation| violations.push(violation));
+    let mut text = |field: &str, text: String| {
+        let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        if !fits {
+            violations.push(Violation::new(field, "must be 1 to 64 characters, none of them a control character"));
+        }
+        text
+    };
+    let settlement = match request.outcome {
+        None => None,
+        Some(Outcome::Charged(charged)) => {
+            Some(Settlement::Charged { reference: text("charged.gateway_reference", charged.gateway_reference) })
+        }
+        Some(Outcome::NotCharged(_)) => Some(Settlement::NotCharged),
+        Some(Outcome::Refunded(refunded)) => {
+            Some(Settlement::Refunded { reference: text("refunded.gateway_reference", refunded.gateway_reference) })
+        }
+    };
+    let by = text("settled_by", request.settled_by);
+    if settlement.is_none() {
+        violations.push(Violation::new("outcome", "must be one of charged, not_charged and refunded"));
+    }
+    match (id, settlement) {
+        (Ok(id), Some(settlement)) if violations.is_empty() => Ok((id, Command::Settle { settlement, by })),
+        _ => Err(violations),
+    }
+}
+
+/// The payment as callers see it; `None` if there is none.
+fn shown(id: StreamId, payment: Loaded<Payment>, waiting: Option<Waiting>) -> Option<message::Payment> {
+    let Payment::Known { money, state, .. } = payment.state else { return None };
+    let mut shown = message::Payment {
+        order_id: id.to_string(),
+        amount: money.amount(),
+        currency_code: money.currency_code().to_owned(),
+        create_time: Some(payment.create_time.into()),
+        update_time: Some(payment.update_time.into()),
+        gateway_reference: state.charge().cloned().unwrap_or_default(),
+        ..message::Payment::default()
+    };
+    if let Some(Waiting { failed_attempts: failed @ 1.., due, .. }) = waiting {
+        shown.failed_attempts = i32::try_from(failed).unwrap_or(i32::MAX);
+        shown.next_attempt_time = Some(due.into());
+    }
+    let state = match state {
+        State::Requested => PaymentState::Requested,
+        State::Completed { .. } => PaymentState::Completed,
+        State::Failed(Decline { code, message }) => {
+            shown.failure = Some(message::PaymentFailure { code, message });
+            PaymentState::Failed
+        }
+        State::Cancelling { .. } => PaymentState::Cancelling,
+        State::Voided => PaymentState::Voided,
+        State::Refunded { refund, .. } => {
+            shown.refund_reference = refund;
+            PaymentState::Refunded
+        }
+        State::NeedsReview { review, .. } => {
+            let (code, message) = (review.code().to_owned(), review.message().to_owned());
+            shown.review = Some(message::PaymentReview { code, message });
+            PaymentState::NeedsReview
+        }
+    };
+    shown.set_state(state);
+    Some(shown)
 }

@@ -1,7 +1,9 @@
-//! Charging: takes the payments that are due to the gateway, many at once, and records what it says.
+//! Charging: takes the payments that are due to the gateway, many at once, and records what it says. What is to be
+//! given back is due like what is to be charged.
 //!
 //! What is due stands in the payments table, put there together with the recorded intent, so a restart forgets
-//! nothing. A crash between the gateway's answer and its record repeats the call under the same key.
+//! nothing. A crash between the gateway's answer and its record repeats the call under the same key. There is one call
+//! at a time for each payment: a charge that is under way when the order is cancelled ends before the refund begins.
 
 use std::{
     collections::HashSet,
@@ -11,7 +13,7 @@ use std::{
 };
 
 use event_sourcing::{
-    aggregate::{self, Cause, ExecuteError},
+    aggregate::{self, Cause, ExecuteError, Loaded},
     event::StreamId,
     metrics::{self, Outcome},
     money::Money,
@@ -29,8 +31,8 @@ use prometheus_client::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    gateway::{Gateway, NoAnswer},
-    payment::{Command, Payment, Receipt, Rejection, State},
+    gateway::{Found, Gateway, NoAnswer},
+    payment::{Command, Payment, Receipt, Refund, State},
     payments_table::{self, Waiting},
 };
 
@@ -60,27 +62,46 @@ pub(crate) struct Calls {
 impl Calls {
     pub(crate) fn new() -> Self {
         Self {
-            made: metrics::outcomes(&["completed", "declined", "settled_before", "no_answer"]),
+            made: metrics::outcomes(&[
+                "charged",
+                "declined",
+                "refunded",
+                "voided",
+                "refund_refused",
+                "unknown",
+                "no_answer",
+            ]),
             duration: metrics::durations(),
         }
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let help = "Calls to the payment gateway: completed, declined, settled before, no_answer";
+        let help = "Calls to the payment gateway, by what it said; no_answer will be repeated";
         registry.register("gateway_calls", help, self.made.clone());
         registry.register_with_unit("gateway_call_duration", "One call", Unit::Seconds, self.duration.clone());
     }
 
-    fn note(&self, began: Instant, answer: &Result<Option<(Receipt, Cause)>, NoAnswer>) {
+    fn note(&self, began: Instant, answer: Option<&Answer>) {
         let outcome = match answer {
-            Ok(Some((Receipt::Charged { .. }, _))) => "completed",
-            Ok(Some((Receipt::Declined(_), _))) => "declined",
-            Ok(None) => "settled_before",
-            Err(_) => "no_answer",
+            Some(Answer::Charge(Receipt::Charged { .. })) => "charged",
+            Some(Answer::Charge(Receipt::Declined(_))) => "declined",
+            Some(Answer::Refund(Refund::Refunded { .. })) => "refunded",
+            Some(Answer::Refund(Refund::NothingCharged)) => "voided",
+            Some(Answer::Refund(Refund::Refused(_))) => "refund_refused",
+            Some(Answer::Unknown) => "unknown",
+            None => "no_answer",
         };
         self.made.get_or_create(&Outcome { outcome }).inc();
         self.duration.observe(began.elapsed().as_secs_f64());
     }
+}
+
+/// What the gateway said.
+enum Answer {
+    Charge(Receipt),
+    Refund(Refund),
+    /// It can't tell whether it charged.
+    Unknown,
 }
 
 /// Charges payments through a gateway.
@@ -190,23 +211,55 @@ struct Call<G> {
 }
 
 impl<G: Gateway> Call<G> {
-    /// Ends when the outcome is recorded, or the next attempt is set. Returns whether none is needed.
+    /// Ends when the answer is recorded, or the next attempt is set. Returns whether none is needed.
     ///
     /// # Cancellation
     /// The gateway may have been called. The payment is still due, and is called for again under the same key.
     async fn run(&self) -> bool {
         let order = self.payment.order;
-        let began = Instant::now();
-        let answer = tokio::time::timeout(CALL, self.ask()).await;
-        let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));
-        self.calls.note(began, &answer);
-        match answer {
-            Ok(Some((receipt, cause))) => {
-                self.record(receipt, &cause).await;
-                true
+        let payment = match aggregate::load::<Payment>(&self.store, order).await {
+            Ok(payment) => payment,
+            Err(error) => {
+                tracing::error!(%order, error = chain(&error), "cannot read a payment that is due");
+                tokio::time::sleep(SHORTEST_PAUSE).await;
+                return false;
             }
-            Ok(None) => true,
+        };
+        let before = payment.traceparent().map(str::to_owned);
+        let Payment::Known { money, order_time, state } = payment.state else { return true };
+        let cancelled = match state {
+            State::Requested => false,
+            State::Cancelling { .. } => true,
+            // Settled in between.
+            State::Completed { .. }
+            | State::Failed(_)
+            | State::Voided
+            | State::Refunded { .. }
+            | State::NeedsReview { .. } => return true,
+        };
+        let attributes = || vec![Attribute::new("order.id", order.to_string())];
+        let name = if cancelled { "refund" } else { "charge" };
+        let mut span = self.spans.start(SpanKind::Client, name, before.as_deref(), attributes);
+        let cause = Cause { event: None, traceparent: span.traceparent(before.as_deref()) };
+        let began = Instant::now();
+        let ask = async {
+            if cancelled {
+                self.gateway.refund(order, money).await.map(Answer::Refund)
+            } else {
+                self.charge(order, money, order_time).await
+            }
+        };
+        let answer = tokio::time::timeout(CALL, ask).await;
+        let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));
+        self.calls.note(began, answer.as_ref().ok());
+        match answer {
+            Ok(answer) => {
+                drop(span);
+                self.record(answer, &cause).await
+            }
             Err(no_answer) => {
+                span.fail(&no_answer);
+                drop(span);
                 if self.payment.failed_attempts == MENTIONED {
                     tracing::warn!(%order, attempts = MENTIONED, error = %no_answer, "the gateway does not answer");
                 }
@@ -217,44 +270,44 @@ impl<G: Gateway> Call<G> {
         }
     }
 
-    /// The gateway's answer, and the trace it belongs to; `None` when the payment was settled in between.
-    async fn ask(&self) -> Result<Option<(Receipt, Cause)>, NoAnswer> {
-        let order = self.payment.order;
-        let payment = match aggregate::load::<Payment>(&self.store, order).await {
-            Ok(payment) => payment,
-            Err(error) => return Err(NoAnswer(chain(&error))),
-        };
-        let before = payment.traceparent().map(str::to_owned);
-        let Payment::Known { money, order_time, state: State::Requested } = payment.state else { return Ok(None) };
-        let attributes = || vec![Attribute::new("order.id", order.to_string())];
-        let mut span = self.spans.start(SpanKind::Client, "charge", before.as_deref(), attributes);
-        let cause = Cause { event: None, traceparent: span.traceparent(before.as_deref()) };
-        let receipt = self.charge(order, money, order_time).await.inspect_err(|no_answer| span.fail(no_answer))?;
-        Ok(Some((receipt, cause)))
-    }
-
-    async fn charge(&self, order: StreamId, money: Money, order_time: SystemTime) -> Result<Receipt, NoAnswer> {
+    async fn charge(&self, order: StreamId, money: Money, order_time: SystemTime) -> Result<Answer, NoAnswer> {
         // Near the end of the gateway's memory a repeat could be a second charge: then it is asked first. The order's
         // time counts and not this store's, which may be a restored copy that reads of the order again.
         let age = order_time.elapsed().unwrap_or_default();
-        if age > self.gateway.remembers() / 2
-            && let Some(receipt) = self.gateway.find(order).await?
-        {
-            return Ok(receipt);
+        if age > self.gateway.remembers() / 2 {
+            match self.gateway.find(order).await? {
+                Found::Receipt(receipt) => return Ok(Answer::Charge(receipt)),
+                Found::Unknown => return Ok(Answer::Unknown),
+                Found::Nothing => {}
+            }
         }
-        self.gateway.charge(order, money).await
+        self.gateway.charge(order, money).await.map(Answer::Charge)
     }
 
-    /// Records what the gateway said, however long the store needs: money has moved.
-    async fn record(&self, receipt: Receipt, cause: &Cause) {
+    /// Records what the gateway said, however long the store needs: money has moved. Returns whether the payment needs
+    /// no further call: one that was cancelled meanwhile is to be given back.
+    async fn record(&self, answer: Answer, cause: &Cause) -> bool {
         let order = self.payment.order;
-        let command = Command::Record(receipt);
+        let command = match answer {
+            Answer::Charge(receipt) => Command::RecordCharge(receipt),
+            Answer::Refund(refund) => Command::RecordRefund(refund),
+            Answer::Unknown => Command::RequireReview,
+        };
         let mut pause = SHORTEST_PAUSE;
         loop {
             match aggregate::execute::<Payment>(&self.store, order, &command, cause).await {
-                Ok(_) => return tracing::debug!(%order, "settled"),
-                Err(ExecuteError::Rejected(rejection @ (Rejection::Contradicted | Rejection::Unknown))) => {
-                    return tracing::error!(%order, error = %rejection, ?command, "the gateway contradicts itself");
+                Ok(Loaded { state: Payment::Known { state: State::NeedsReview { review, .. }, .. }, .. }) => {
+                    tracing::warn!(%order, review = review.code(), "a payment needs a person: SettlePayment");
+                    return true;
+                }
+                Ok(Loaded { state: Payment::Known { state: State::Cancelling { .. }, .. }, .. }) => return false,
+                Ok(_) => {
+                    tracing::debug!(%order, "settled");
+                    return true;
+                }
+                Err(ExecuteError::Rejected(rejection)) => {
+                    tracing::error!(%order, error = %rejection, ?command, "the gateway contradicts itself");
+                    return true;
                 }
                 Err(error) => {
                     tracing::debug!(%order, error = chain(&error), "the outcome is not recorded yet");

@@ -52,6 +52,12 @@ pub enum Command {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
+    /// Makes the tables for lists and lookups anew from the log; the service must be stopped
+    Rebuild {
+        /// Where the payments are kept: sqlite:PATH
+        #[arg(long, env, default_value = STORE, value_name = "URL")]
+        store: Location,
+    },
     /// Asks the running service whether it is ready; exits with 0 or 69
     Health {
         /// Where it takes calls

@@ -65,6 +65,11 @@ pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs)
     reconcile::run(relay(&store, &kafka.client(SERVICE)?, kafka), OWNER.event_types, args).await
 }
 
+/// Makes the read tables anew from the log, while the service is stopped.
+pub fn rebuild(store: &Location) -> Result<(), Failure> {
+    Store::rebuild(store, OWNER, PaymentsTable).map_err(Failure::configuration)
+}
+
 /// The relay of a store, to a cluster that is there for good.
 fn relay(store: &Store, client: &Client, kafka: &KafkaArgs) -> Relay {
     Relay {

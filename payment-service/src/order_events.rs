@@ -30,6 +30,9 @@ pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
             let order_time = order_time.ok_or("occur_time is missing")?;
             Ok(Asked::Command(record.stream, Command::Request { money, order_time }))
         }
-        Some(Event::OrderPaid(_) | Event::OrderPaymentFailed(_)) => Ok(Asked::Nothing),
+        Some(Event::OrderCancellationRequested(_)) => Ok(Asked::Command(record.stream, Command::Cancel)),
+        Some(
+            Event::OrderPaid(_) | Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderRefunded(_),
+        ) => Ok(Asked::Nothing),
     }
 }

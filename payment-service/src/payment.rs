@@ -25,7 +25,50 @@ pub enum Receipt {
     Declined(Decline),
 }
 
-/// What can happen to a payment.
+/// What the gateway said when nothing was to stay charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refund {
+    /// What was charged is given back.
+    Refunded {
+        /// The gateway's own name for the refund.
+        reference: String,
+    },
+    /// Nothing was charged, and nothing ever will be under this key.
+    NothingCharged,
+    /// It will not give the charge back.
+    Refused(String),
+}
+
+/// What a person has to find out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Review {
+    /// Whether the gateway has charged: it can't tell any more.
+    ChargeUnknown,
+    /// How the charge is given back: the gateway refuses to, for this reason.
+    RefundRefused(String),
+}
+
+/// What a person found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// It was charged.
+    Charged {
+        /// The gateway's own name for the charge.
+        reference: String,
+    },
+    /// It was not, and can't be any more.
+    NotCharged,
+    /// It was given back.
+    Refunded {
+        /// The name of the refund, wherever it was made.
+        reference: String,
+    },
+}
+
+/// The code of a payment that failed because a person found that it was never charged.
+pub const NOT_CHARGED: &str = "NOT_CHARGED";
+
+/// What can happen to a payment. `settled_by` names the person who said so; empty if it was the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PaymentEvent {
     /// The intent to charge was recorded. No money moves before.
@@ -35,13 +78,36 @@ pub enum PaymentEvent {
         /// When the order was taken: no call to the gateway came before, whatever store recorded it.
         order_time: SystemTime,
     },
-    /// The gateway charged it.
+    /// It was charged.
     Completed {
         /// The gateway's own name for the charge.
         gateway_reference: String,
+        /// See [`PaymentEvent`].
+        settled_by: String,
     },
-    /// The gateway refused.
-    Failed(Decline),
+    /// It was not charged, and never will be.
+    Failed {
+        /// Why.
+        decline: Decline,
+        /// See [`PaymentEvent`].
+        settled_by: String,
+    },
+    /// The order is being cancelled: nothing may stay charged.
+    CancellationRequested,
+    /// The order is cancelled; nothing was charged, and nothing ever will be.
+    Voided {
+        /// See [`PaymentEvent`].
+        settled_by: String,
+    },
+    /// The order is cancelled; the charge was given back.
+    Refunded {
+        /// The gateway's own name for the refund.
+        gateway_reference: String,
+        /// See [`PaymentEvent`].
+        settled_by: String,
+    },
+    /// A person has to find out what became of the money.
+    ReviewRequired(Review),
 }
 
 /// What can be asked of a payment.
@@ -54,8 +120,21 @@ pub enum Command {
         /// When the order was taken.
         order_time: SystemTime,
     },
-    /// Take note of what the gateway said.
-    Record(Receipt),
+    /// Let nothing stay charged: the order is being cancelled.
+    Cancel,
+    /// Take note of what the gateway said of the charge.
+    RecordCharge(Receipt),
+    /// Take note of what the gateway said of the refund.
+    RecordRefund(Refund),
+    /// Take note that the gateway cannot tell whether it charged.
+    RequireReview,
+    /// Take note of what a person found out.
+    Settle {
+        /// What became of the money.
+        settlement: Settlement,
+        /// Who says so.
+        by: String,
+    },
 }
 
 /// The one payment of an order.
@@ -64,6 +143,8 @@ pub enum Payment {
     /// Nobody asked for it.
     #[default]
     Unknown,
+    /// The order was cancelled before anything else was known of it.
+    NeverBegun,
     /// It was asked for.
     Known {
         /// What is charged.
@@ -87,6 +168,29 @@ pub enum State {
     },
     /// Refused for good.
     Failed(Decline),
+    /// Nothing may stay charged, and the gateway has not said yet that it is so.
+    Cancelling {
+        /// The gateway's own name for the charge, if it is known.
+        charge: Option<String>,
+    },
+    /// Cancelled, and never charged.
+    Voided,
+    /// Cancelled, and given back.
+    Refunded {
+        /// The gateway's own name for the charge, if it ever was known.
+        charge: Option<String>,
+        /// The gateway's own name for the refund.
+        refund: String,
+    },
+    /// A person has to find out what became of the money.
+    NeedsReview {
+        /// What is in question.
+        review: Review,
+        /// Whether the order is being cancelled.
+        cancelled: bool,
+        /// The gateway's own name for the charge, if it is known.
+        charge: Option<String>,
+    },
 }
 
 /// Why a payment refuses a command.
@@ -106,6 +210,9 @@ pub enum Rejection {
     /// The gateway said otherwise before.
     #[error("the gateway said otherwise before")]
     Contradicted,
+    /// No person was asked for that.
+    #[error("the payment needs no review, or another answer")]
+    NotInReview,
 }
 
 impl Aggregate for Payment {
@@ -118,12 +225,18 @@ impl Aggregate for Payment {
             (Self::Unknown, &Command::Request { money, order_time }) => {
                 Ok(vec![PaymentEvent::Requested { money, order_time }])
             }
+            (Self::Unknown, Command::Cancel) => Ok(vec![PaymentEvent::Voided { settled_by: String::new() }]),
+            (Self::NeverBegun, Command::Request { .. } | Command::Cancel) => Ok(Vec::new()),
+            (Self::Unknown | Self::NeverBegun, _) => Err(Rejection::Unknown),
             (Self::Known { money, .. }, Command::Request { money: asked, .. }) if money == asked => Ok(Vec::new()),
             (Self::Known { money, .. }, Command::Request { money: asked, .. }) => {
                 Err(Rejection::OtherAmount { known: *money, asked: *asked })
             }
-            (Self::Unknown, Command::Record(_)) => Err(Rejection::Unknown),
-            (Self::Known { state, .. }, Command::Record(receipt)) => state.record(receipt),
+            (Self::Known { state, .. }, Command::Cancel) => Ok(state.cancel()),
+            (Self::Known { state, .. }, Command::RecordCharge(receipt)) => state.record_charge(receipt),
+            (Self::Known { state, .. }, Command::RecordRefund(refund)) => state.record_refund(refund),
+            (Self::Known { state, .. }, Command::RequireReview) => Ok(state.require_review()),
+            (Self::Known { state, .. }, Command::Settle { settlement, by }) => state.settle(settlement, by),
         }
     }
 
@@ -132,32 +245,141 @@ impl Aggregate for Payment {
             (this @ Self::Unknown, &PaymentEvent::Requested { money, order_time }) => {
                 *this = Self::Known { money, order_time, state: State::Requested };
             }
-            (Self::Known { state, .. }, PaymentEvent::Completed { gateway_reference }) => {
-                *state = State::Completed { gateway_reference: gateway_reference.clone() };
-            }
-            (Self::Known { state, .. }, PaymentEvent::Failed(decline)) => *state = State::Failed(decline.clone()),
-            // No decision leads here.
-            (Self::Known { .. }, PaymentEvent::Requested { .. })
-            | (Self::Unknown, PaymentEvent::Completed { .. } | PaymentEvent::Failed(_)) => {}
+            (this @ Self::Unknown, PaymentEvent::Voided { .. }) => *this = Self::NeverBegun,
+            (Self::Known { state, .. }, event) => state.apply(event),
+            (Self::Unknown | Self::NeverBegun, _) => {} // no decision leads here
         }
     }
 }
 
 impl State {
-    fn record(&self, receipt: &Receipt) -> Result<Vec<PaymentEvent>, Rejection> {
-        match (self, receipt) {
-            (Self::Requested, Receipt::Charged { reference }) => {
-                Ok(vec![PaymentEvent::Completed { gateway_reference: reference.clone() }])
+    fn cancel(&self) -> Vec<PaymentEvent> {
+        match self {
+            Self::Requested | Self::Completed { .. } | Self::NeedsReview { cancelled: false, .. } => {
+                vec![PaymentEvent::CancellationRequested]
             }
-            (Self::Requested, Receipt::Declined(decline)) => Ok(vec![PaymentEvent::Failed(decline.clone())]),
-            (Self::Completed { gateway_reference }, Receipt::Charged { reference })
-                if gateway_reference == reference =>
-            {
+            // Nothing is charged and nothing will be, or it is being seen to.
+            Self::Failed(_)
+            | Self::Cancelling { .. }
+            | Self::Voided
+            | Self::Refunded { .. }
+            | Self::NeedsReview { cancelled: true, .. } => Vec::new(),
+        }
+    }
+
+    fn record_charge(&self, receipt: &Receipt) -> Result<Vec<PaymentEvent>, Rejection> {
+        let settled_by = String::new();
+        match (self, receipt) {
+            (Self::Requested | Self::Cancelling { charge: None }, Receipt::Charged { reference }) => {
+                Ok(vec![PaymentEvent::Completed { gateway_reference: reference.clone(), settled_by }])
+            }
+            (Self::Requested | Self::Cancelling { charge: None }, Receipt::Declined(decline)) => {
+                Ok(vec![PaymentEvent::Failed { decline: decline.clone(), settled_by }])
+            }
+            (known, Receipt::Charged { reference }) if known.charge() == Some(reference) => Ok(Vec::new()),
+            (Self::Failed(known), Receipt::Declined(decline)) if known == decline => Ok(Vec::new()),
+            _ => Err(Rejection::Contradicted),
+        }
+    }
+
+    fn record_refund(&self, refund: &Refund) -> Result<Vec<PaymentEvent>, Rejection> {
+        let settled_by = String::new();
+        match (self, refund) {
+            (Self::Cancelling { .. }, Refund::Refunded { reference }) => {
+                Ok(vec![PaymentEvent::Refunded { gateway_reference: reference.clone(), settled_by }])
+            }
+            (Self::Cancelling { charge: None }, Refund::NothingCharged) => {
+                Ok(vec![PaymentEvent::Voided { settled_by }])
+            }
+            (Self::Cancelling { .. }, Refund::Refused(message)) => {
+                Ok(vec![PaymentEvent::ReviewRequired(Review::RefundRefused(message.clone()))])
+            }
+            (Self::Refunded { refund, .. }, Refund::Refunded { reference }) if refund == reference => Ok(Vec::new()),
+            (Self::Voided, Refund::NothingCharged) => Ok(Vec::new()),
+            (Self::NeedsReview { review: Review::RefundRefused(_), .. }, Refund::Refused(_)) => Ok(Vec::new()),
+            _ => Err(Rejection::Contradicted),
+        }
+    }
+
+    fn require_review(&self) -> Vec<PaymentEvent> {
+        match self {
+            Self::Requested | Self::Cancelling { charge: None } => {
+                vec![PaymentEvent::ReviewRequired(Review::ChargeUnknown)]
+            }
+            // It became known in between.
+            Self::Completed { .. }
+            | Self::Failed(_)
+            | Self::Cancelling { charge: Some(_) }
+            | Self::Voided
+            | Self::Refunded { .. }
+            | Self::NeedsReview { .. } => Vec::new(),
+        }
+    }
+
+    fn settle(&self, settlement: &Settlement, by: &str) -> Result<Vec<PaymentEvent>, Rejection> {
+        let settled_by = by.to_owned();
+        match (self, settlement) {
+            (Self::NeedsReview { review: Review::ChargeUnknown, .. }, Settlement::Charged { reference }) => {
+                Ok(vec![PaymentEvent::Completed { gateway_reference: reference.clone(), settled_by }])
+            }
+            (Self::NeedsReview { review: Review::ChargeUnknown, cancelled: true, .. }, Settlement::NotCharged) => {
+                Ok(vec![PaymentEvent::Voided { settled_by }])
+            }
+            (Self::NeedsReview { review: Review::ChargeUnknown, cancelled: false, .. }, Settlement::NotCharged) => {
+                let message = "a person found that the gateway never charged it".to_owned();
+                let decline = Decline { code: NOT_CHARGED.to_owned(), message };
+                Ok(vec![PaymentEvent::Failed { decline, settled_by }])
+            }
+            (Self::NeedsReview { review: Review::RefundRefused(_), .. }, Settlement::Refunded { reference }) => {
+                Ok(vec![PaymentEvent::Refunded { gateway_reference: reference.clone(), settled_by }])
+            }
+            // Said before.
+            (known, Settlement::Charged { reference }) if known.charge() == Some(reference) => Ok(Vec::new()),
+            (Self::Failed(Decline { code, .. }), Settlement::NotCharged) if code == NOT_CHARGED => Ok(Vec::new()),
+            (Self::Voided, Settlement::NotCharged) => Ok(Vec::new()),
+            (Self::Refunded { refund, .. }, Settlement::Refunded { reference }) if refund == reference => {
                 Ok(Vec::new())
             }
-            (Self::Failed(known), Receipt::Declined(decline)) if known == decline => Ok(Vec::new()),
-            (Self::Completed { .. } | Self::Failed(_), _) => Err(Rejection::Contradicted),
+            _ => Err(Rejection::NotInReview),
         }
+    }
+
+    /// The gateway's own name for the charge, where one is known.
+    pub fn charge(&self) -> Option<&String> {
+        match self {
+            Self::Completed { gateway_reference } => Some(gateway_reference),
+            Self::Cancelling { charge } | Self::Refunded { charge, .. } | Self::NeedsReview { charge, .. } => {
+                charge.as_ref()
+            }
+            Self::Requested | Self::Failed(_) | Self::Voided => None,
+        }
+    }
+
+    fn apply(&mut self, event: &PaymentEvent) {
+        let charge = self.charge().cloned();
+        let cancelled = matches!(self, Self::Cancelling { .. } | Self::NeedsReview { cancelled: true, .. });
+        *self = match event {
+            PaymentEvent::Requested { .. } => return, // no decision leads here
+            PaymentEvent::Completed { gateway_reference, .. } if cancelled => {
+                Self::Cancelling { charge: Some(gateway_reference.clone()) }
+            }
+            PaymentEvent::Completed { gateway_reference, .. } => {
+                Self::Completed { gateway_reference: gateway_reference.clone() }
+            }
+            PaymentEvent::Failed { decline, .. } => Self::Failed(decline.clone()),
+            PaymentEvent::CancellationRequested => {
+                if let Self::NeedsReview { cancelled, .. } = self {
+                    *cancelled = true;
+                    return;
+                }
+                Self::Cancelling { charge }
+            }
+            PaymentEvent::Voided { .. } => Self::Voided,
+            PaymentEvent::Refunded { gateway_reference, .. } => {
+                Self::Refunded { charge, refund: gateway_reference.clone() }
+            }
+            PaymentEvent::ReviewRequired(review) => Self::NeedsReview { review: review.clone(), cancelled, charge },
+        };
     }
 }
 
@@ -182,15 +404,35 @@ mod tests {
     }
 
     fn completed() -> PaymentEvent {
-        PaymentEvent::Completed { gateway_reference: "ch_1".to_owned() }
+        PaymentEvent::Completed { gateway_reference: "ch_1".to_owned(), settled_by: String::new() }
+    }
+
+    fn failed() -> PaymentEvent {
+        PaymentEvent::Failed { decline: decline(), settled_by: String::new() }
+    }
+
+    fn refunded() -> PaymentEvent {
+        PaymentEvent::Refunded { gateway_reference: "re_1".to_owned(), settled_by: String::new() }
+    }
+
+    fn voided() -> PaymentEvent {
+        PaymentEvent::Voided { settled_by: String::new() }
+    }
+
+    fn given_back() -> Command {
+        Command::RecordRefund(Refund::Refunded { reference: "re_1".to_owned() })
+    }
+
+    fn settle(settlement: Settlement) -> Command {
+        Command::Settle { settlement, by: "jane".to_owned() }
     }
 
     fn charged(reference: &str) -> Command {
-        Command::Record(Receipt::Charged { reference: reference.to_owned() })
+        Command::RecordCharge(Receipt::Charged { reference: reference.to_owned() })
     }
 
     fn declined() -> Command {
-        Command::Record(Receipt::Declined(decline()))
+        Command::RecordCharge(Receipt::Declined(decline()))
     }
 
     /// Given what happened, when something is asked: what follows?
@@ -218,9 +460,9 @@ mod tests {
     #[test]
     fn what_the_gateway_said_is_recorded_once() {
         assert_eq!(decided(&[requested()], &charged("ch_1")), Ok(vec![completed()]));
-        assert_eq!(decided(&[requested()], &declined()), Ok(vec![PaymentEvent::Failed(decline())]));
+        assert_eq!(decided(&[requested()], &declined()), Ok(vec![failed()]));
         assert_eq!(decided(&[requested(), completed()], &charged("ch_1")), Ok(vec![]));
-        assert_eq!(decided(&[requested(), PaymentEvent::Failed(decline())], &declined()), Ok(vec![]));
+        assert_eq!(decided(&[requested(), failed()], &declined()), Ok(vec![]));
     }
 
     #[test]
@@ -228,11 +470,90 @@ mod tests {
         let rejected = Err(Rejection::Contradicted);
         assert_eq!(decided(&[requested(), completed()], &declined()), rejected);
         assert_eq!(decided(&[requested(), completed()], &charged("ch_2")), rejected);
-        assert_eq!(decided(&[requested(), PaymentEvent::Failed(decline())], &charged("ch_1")), rejected);
+        assert_eq!(decided(&[requested(), failed()], &charged("ch_1")), rejected);
     }
 
     #[test]
     fn nothing_is_charged_that_nobody_asked_for() {
         assert_eq!(decided(&[], &charged("ch_1")), Err(Rejection::Unknown));
+    }
+
+    use PaymentEvent::{CancellationRequested, ReviewRequired};
+
+    #[test]
+    fn a_cancelled_payment_is_given_back_or_never_made() {
+        assert_eq!(decided(&[requested()], &Command::Cancel), Ok(vec![CancellationRequested]));
+        assert_eq!(decided(&[requested(), completed()], &Command::Cancel), Ok(vec![CancellationRequested]));
+        let unknown = [requested(), CancellationRequested];
+        let known = [requested(), completed(), CancellationRequested];
+        let nothing = Command::RecordRefund(Refund::NothingCharged);
+        assert_eq!(decided(&unknown, &nothing), Ok(vec![voided()]));
+        assert_eq!(decided(&known, &nothing), Err(Rejection::Contradicted));
+        for before in [&unknown[..], &known[..]] {
+            assert_eq!(decided(before, &Command::Cancel), Ok(vec![]));
+            assert_eq!(decided(before, &given_back()), Ok(vec![refunded()]));
+            assert_eq!(decided(&[before, &[refunded()]].concat(), &given_back()), Ok(vec![]));
+            assert_eq!(decided(&[before, &[refunded()]].concat(), &Command::Cancel), Ok(vec![]));
+        }
+    }
+
+    #[test]
+    fn a_charge_that_is_under_way_when_it_is_cancelled_is_recorded_and_then_given_back() {
+        let cancelled = [requested(), CancellationRequested];
+        assert_eq!(decided(&cancelled, &charged("ch_1")), Ok(vec![completed()]));
+        let known = [&cancelled[..], &[completed()]].concat();
+        assert_eq!(decided(&known, &given_back()), Ok(vec![refunded()]));
+        assert_eq!(decided(&cancelled, &declined()), Ok(vec![failed()]));
+        assert_eq!(decided(&[&cancelled[..], &[failed()]].concat(), &Command::Cancel), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_was_voided_is_never_charged() {
+        let history = [requested(), CancellationRequested, voided()];
+        assert_eq!(decided(&history, &charged("ch_1")), Err(Rejection::Contradicted));
+        assert_eq!(decided(&history, &request(500)), Ok(vec![]));
+        assert_eq!(decided(&[], &Command::Cancel), Ok(vec![voided()]));
+        assert_eq!(decided(&[voided()], &request(500)), Ok(vec![]));
+        assert_eq!(decided(&[voided()], &charged("ch_1")), Err(Rejection::Unknown));
+    }
+
+    #[test]
+    fn what_the_gateway_cannot_tell_is_settled_by_a_person() {
+        let review = || ReviewRequired(Review::ChargeUnknown);
+        assert_eq!(decided(&[requested()], &Command::RequireReview), Ok(vec![review()]));
+        assert_eq!(decided(&[requested(), completed()], &Command::RequireReview), Ok(vec![]));
+        let unknown = [requested(), review()];
+        let was_charged = settle(Settlement::Charged { reference: "ch_1".to_owned() });
+        let by = || "jane".to_owned();
+        let charged = PaymentEvent::Completed { gateway_reference: "ch_1".to_owned(), settled_by: by() };
+        assert_eq!(decided(&unknown, &was_charged), Ok(vec![charged.clone()]));
+        assert_eq!(decided(&[&unknown[..], std::slice::from_ref(&charged)].concat(), &was_charged), Ok(vec![]));
+        let not_charged = decided(&unknown, &settle(Settlement::NotCharged)).expect("settled");
+        assert!(matches!(&not_charged[..], [PaymentEvent::Failed { decline, .. }] if decline.code == NOT_CHARGED));
+        assert_eq!(decided(&[&unknown[..], &not_charged].concat(), &settle(Settlement::NotCharged)), Ok(vec![]));
+
+        // Cancelled meanwhile.
+        let cancelled = [&unknown[..], &[CancellationRequested]].concat();
+        assert_eq!(
+            decided(&cancelled, &settle(Settlement::NotCharged)),
+            Ok(vec![PaymentEvent::Voided { settled_by: by() }])
+        );
+        let to_be_given_back = [&cancelled[..], &[charged]].concat();
+        assert_eq!(decided(&to_be_given_back, &given_back()), Ok(vec![refunded()]));
+    }
+
+    #[test]
+    fn a_refund_that_is_refused_is_settled_by_a_person() {
+        let refused = Command::RecordRefund(Refund::Refused("too late".to_owned()));
+        let review = ReviewRequired(Review::RefundRefused("too late".to_owned()));
+        let history = [requested(), completed(), CancellationRequested];
+        assert_eq!(decided(&history, &refused), Ok(vec![review.clone()]));
+        let history = [&history[..], &[review]].concat();
+        assert_eq!(decided(&history, &settle(Settlement::NotCharged)), Err(Rejection::NotInReview));
+        let by_transfer = settle(Settlement::Refunded { reference: "transfer".to_owned() });
+        let refunded =
+            PaymentEvent::Refunded { gateway_reference: "transfer".to_owned(), settled_by: "jane".to_owned() };
+        assert_eq!(decided(&history, &by_transfer), Ok(vec![refunded]));
+        assert_eq!(decided(&[requested()], &by_transfer), Err(Rejection::NotInReview));
     }
 }

@@ -10,10 +10,11 @@ use event_sourcing::{
 use prost::Message as _;
 use prost_types::Timestamp;
 
-use crate::payment::{Decline, PaymentEvent};
+use crate::payment::{Decline, PaymentEvent, Review};
 
 /// Every event type that this program can read.
-pub(crate) const EVENT_TYPES: &[&str] = &[REQUESTED, COMPLETED, FAILED];
+pub(crate) const EVENT_TYPES: &[&str] =
+    &[REQUESTED, COMPLETED, FAILED, CANCELLATION_REQUESTED, VOIDED, REFUNDED, REVIEW_REQUIRED];
 
 /// The one message type of the topic.
 pub(crate) const MESSAGE: &str = "payments.events.v1.PaymentEvent";
@@ -21,13 +22,42 @@ pub(crate) const MESSAGE: &str = "payments.events.v1.PaymentEvent";
 const REQUESTED: &str = "payments.events.v1.PaymentRequested";
 const COMPLETED: &str = "payments.events.v1.PaymentCompleted";
 const FAILED: &str = "payments.events.v1.PaymentFailed";
+const CANCELLATION_REQUESTED: &str = "payments.events.v1.PaymentCancellationRequested";
+const VOIDED: &str = "payments.events.v1.PaymentVoided";
+const REFUNDED: &str = "payments.events.v1.PaymentRefunded";
+const REVIEW_REQUIRED: &str = "payments.events.v1.PaymentReviewRequired";
+
+const CHARGE_UNKNOWN: &str = "CHARGE_UNKNOWN";
+const REFUND_REFUSED: &str = "REFUND_REFUSED";
+
+impl Review {
+    /// The word for it in the contracts.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::ChargeUnknown => CHARGE_UNKNOWN,
+            Self::RefundRefused(_) => REFUND_REFUSED,
+        }
+    }
+
+    /// The same for a person.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::ChargeUnknown => "the gateway cannot tell whether it charged",
+            Self::RefundRefused(message) => message,
+        }
+    }
+}
 
 impl Payload for PaymentEvent {
     fn event_type(&self) -> &'static str {
         match self {
             Self::Requested { .. } => REQUESTED,
             Self::Completed { .. } => COMPLETED,
-            Self::Failed(_) => FAILED,
+            Self::Failed { .. } => FAILED,
+            Self::CancellationRequested => CANCELLATION_REQUESTED,
+            Self::Voided { .. } => VOIDED,
+            Self::Refunded { .. } => REFUNDED,
+            Self::ReviewRequired(_) => REVIEW_REQUIRED,
         }
     }
 
@@ -38,10 +68,23 @@ impl Payload for PaymentEvent {
                 currency_code: money.currency_code().to_owned(),
                 order_time: Some(Timestamp::from(order_time)),
             }),
-            Self::Completed { gateway_reference } => {
-                Event::PaymentCompleted(message::PaymentCompleted { gateway_reference })
+            Self::Completed { gateway_reference, settled_by } => {
+                Event::PaymentCompleted(message::PaymentCompleted { gateway_reference, settled_by })
             }
-            Self::Failed(Decline { code, message }) => Event::PaymentFailed(message::PaymentFailed { code, message }),
+            Self::Failed { decline: Decline { code, message }, settled_by } => {
+                Event::PaymentFailed(message::PaymentFailed { code, message, settled_by })
+            }
+            Self::CancellationRequested => {
+                Event::PaymentCancellationRequested(message::PaymentCancellationRequested {})
+            }
+            Self::Voided { settled_by } => Event::PaymentVoided(message::PaymentVoided { settled_by }),
+            Self::Refunded { gateway_reference, settled_by } => {
+                Event::PaymentRefunded(message::PaymentRefunded { gateway_reference, settled_by })
+            }
+            Self::ReviewRequired(review) => Event::PaymentReviewRequired(message::PaymentReviewRequired {
+                code: review.code().to_owned(),
+                message: review.message().to_owned(),
+            }),
         };
         message::PaymentEvent {
             event_id: envelope.id.to_string(),
@@ -64,8 +107,26 @@ impl Payload for PaymentEvent {
                     .and_then(|time| SystemTime::try_from(time).ok())
                     .ok_or(PayloadError::Field { field: "payment_requested.order_time", problem: "is not a time" })?,
             },
-            Event::PaymentCompleted(completed) => Self::Completed { gateway_reference: completed.gateway_reference },
-            Event::PaymentFailed(failed) => Self::Failed(Decline { code: failed.code, message: failed.message }),
+            Event::PaymentCompleted(message::PaymentCompleted { gateway_reference, settled_by }) => {
+                Self::Completed { gateway_reference, settled_by }
+            }
+            Event::PaymentFailed(message::PaymentFailed { code, message, settled_by }) => {
+                Self::Failed { decline: Decline { code, message }, settled_by }
+            }
+            Event::PaymentCancellationRequested(message::PaymentCancellationRequested {}) => {
+                Self::CancellationRequested
+            }
+            Event::PaymentVoided(message::PaymentVoided { settled_by }) => Self::Voided { settled_by },
+            Event::PaymentRefunded(message::PaymentRefunded { gateway_reference, settled_by }) => {
+                Self::Refunded { gateway_reference, settled_by }
+            }
+            Event::PaymentReviewRequired(message::PaymentReviewRequired { code, message }) => {
+                Self::ReviewRequired(match code.as_str() {
+                    CHARGE_UNKNOWN => Review::ChargeUnknown,
+                    REFUND_REFUSED => Review::RefundRefused(message),
+                    _ => return Err(PayloadError::Newer),
+                })
+            }
         })
     }
 }
@@ -86,8 +147,18 @@ mod tests {
         prop_oneof![
             (money, 0..1_i64 << 52)
                 .prop_map(|(money, micros)| PaymentEvent::Requested { money, order_time: from_micros(micros) }),
-            any::<String>().prop_map(|gateway_reference| PaymentEvent::Completed { gateway_reference }),
-            any::<[String; 2]>().prop_map(|[code, message]| PaymentEvent::Failed(Decline { code, message })),
+            any::<[String; 2]>()
+                .prop_map(|[gateway_reference, settled_by]| PaymentEvent::Completed { gateway_reference, settled_by }),
+            any::<[String; 3]>().prop_map(|[code, message, settled_by]| PaymentEvent::Failed {
+                decline: Decline { code, message },
+                settled_by
+            }),
+            Just(PaymentEvent::CancellationRequested),
+            any::<String>().prop_map(|settled_by| PaymentEvent::Voided { settled_by }),
+            any::<[String; 2]>()
+                .prop_map(|[gateway_reference, settled_by]| PaymentEvent::Refunded { gateway_reference, settled_by }),
+            Just(PaymentEvent::ReviewRequired(Review::ChargeUnknown)),
+            any::<String>().prop_map(|message| PaymentEvent::ReviewRequired(Review::RefundRefused(message))),
         ]
     }
 

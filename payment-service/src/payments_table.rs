@@ -5,9 +5,11 @@ use std::time::SystemTime;
 use event_sourcing::{
     aggregate::Payload as _,
     event::{Event, StreamId, from_micros, to_micros},
+    service::page::Place,
     store::ReadTable,
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use uuid::Uuid;
 
 use crate::payment::PaymentEvent;
 
@@ -15,40 +17,67 @@ use crate::payment::PaymentEvent;
 pub(crate) struct PaymentsTable;
 
 impl ReadTable for PaymentsTable {
+    const VERSION: u32 = 2;
+    const TABLES: &'static [&'static str] = &["payments"];
     const SCHEMA: &'static str = "
         CREATE TABLE IF NOT EXISTS payments (
             order_id        BLOB PRIMARY KEY,           -- UUID, 16 bytes
-            state           TEXT NOT NULL,              -- REQUESTED, COMPLETED or FAILED
-            amount          INTEGER NOT NULL,           -- in the currency's minor unit
-            currency_code   TEXT NOT NULL,
+            state           TEXT NOT NULL,              -- as in the API, such as REQUESTED or NEEDS_REVIEW
+            create_time     INTEGER NOT NULL,           -- microseconds since 1970
+            cancelled       INTEGER NOT NULL DEFAULT 0, -- 1 once the order is being cancelled
             failed_attempts INTEGER NOT NULL DEFAULT 0, -- calls to the gateway without a definite answer
-            due_time        INTEGER                     -- microseconds since 1970; NULL once it is final
+            due_time        INTEGER                     -- microseconds since 1970; NULL while nothing is to be done
         ) STRICT, WITHOUT ROWID;
         CREATE INDEX IF NOT EXISTS payments_due ON payments (due_time) WHERE due_time IS NOT NULL;
+        CREATE INDEX IF NOT EXISTS payments_by_time ON payments (create_time, order_id);
+        CREATE INDEX IF NOT EXISTS payments_by_state ON payments (state, create_time, order_id);
+    ";
+    const SET_ASIDE: &'static str = "
+        CREATE TEMP TABLE attempts AS
+            SELECT order_id, failed_attempts, due_time FROM payments WHERE due_time IS NOT NULL;
+    ";
+    const PUT_BACK: &'static str = "
+        UPDATE payments SET failed_attempts = attempts.failed_attempts, due_time = attempts.due_time
+            FROM attempts WHERE attempts.order_id = payments.order_id AND payments.due_time IS NOT NULL;
+        DROP TABLE attempts;
     ";
 
     fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()> {
         let order_id = event.stream.0;
-        let state = match PaymentEvent::decode(&event.payload) {
-            Ok(PaymentEvent::Requested { money, .. }) => {
-                table
-                    .prepare_cached(
-                        "INSERT INTO payments (order_id, state, amount, currency_code, due_time)
-                         VALUES (?1, 'REQUESTED', ?2, ?3, ?4)",
-                    )?
-                    .execute(params![order_id, money.amount(), money.currency_code(), to_micros(event.time)])?;
-                return Ok(());
+        let statement = match PaymentEvent::decode(&event.payload) {
+            Ok(PaymentEvent::Requested { .. }) => {
+                "INSERT INTO payments (order_id, state, create_time, due_time) VALUES (?1, 'REQUESTED', ?2, ?2)"
             }
-            Ok(PaymentEvent::Completed { .. }) => "COMPLETED",
-            Ok(PaymentEvent::Failed(_)) => "FAILED",
+            // One that is in review stays there. A refund is due at once, however long the charge was to wait.
+            Ok(PaymentEvent::CancellationRequested) => {
+                "UPDATE payments SET cancelled = 1, failed_attempts = 0,
+                    state = iif(state = 'NEEDS_REVIEW', state, 'CANCELLING'),
+                    due_time = iif(state = 'NEEDS_REVIEW', NULL, ?2) WHERE order_id = ?1"
+            }
+            Ok(PaymentEvent::Completed { .. }) => {
+                "UPDATE payments SET failed_attempts = 0, state = iif(cancelled, 'CANCELLING', 'COMPLETED'),
+                    due_time = iif(cancelled, ?2, NULL) WHERE order_id = ?1"
+            }
+            Ok(PaymentEvent::Failed { .. }) => FAILED,
+            Ok(PaymentEvent::Voided { .. }) => VOIDED,
+            Ok(PaymentEvent::Refunded { .. }) => REFUNDED,
+            Ok(PaymentEvent::ReviewRequired(_)) => NEEDS_REVIEW,
             Err(error) => return Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
         };
-        table
-            .prepare_cached("UPDATE payments SET state = ?2, due_time = NULL WHERE order_id = ?1")?
-            .execute(params![order_id, state])?;
+        let mut statement = table.prepare_cached(statement)?;
+        if statement.parameter_count() == 2 {
+            statement.execute(params![order_id, to_micros(event.time)])?;
+        } else {
+            statement.execute([order_id])?;
+        }
         Ok(())
     }
 }
+
+const FAILED: &str = "UPDATE payments SET state = 'FAILED', due_time = NULL WHERE order_id = ?1";
+const VOIDED: &str = "UPDATE payments SET state = 'VOIDED', due_time = NULL WHERE order_id = ?1";
+const REFUNDED: &str = "UPDATE payments SET state = 'REFUNDED', due_time = NULL WHERE order_id = ?1";
+const NEEDS_REVIEW: &str = "UPDATE payments SET state = 'NEEDS_REVIEW', due_time = NULL WHERE order_id = ?1";
 
 /// A payment that waits for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +120,24 @@ pub(crate) fn postpone(table: &Connection, order: StreamId, due: SystemTime) -> 
     Ok(())
 }
 
-/// The payments that are not final.
+/// One page of payments in a state, the newest first, and one more if there are more.
+pub(crate) fn page(
+    table: &Connection,
+    state: Option<&str>,
+    after: Option<Place>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Place>> {
+    let wanted = if state.is_some() { "state = ?1" } else { "?1 IS NULL" };
+    let sql = format!(
+        "SELECT create_time, order_id FROM payments
+         WHERE {wanted} AND (create_time, order_id) < (?2, ?3) ORDER BY create_time DESC, order_id DESC LIMIT ?4"
+    );
+    let (time, id) = after.map_or((i64::MAX, Uuid::max()), |place| (to_micros(place.create_time), place.id.0));
+    let place = |row: &Row<'_>| Ok(Place { create_time: from_micros(row.get(0)?), id: StreamId(row.get(1)?) });
+    table.prepare_cached(&sql)?.query_map(params![state, time, id, limit], place)?.collect()
+}
+
+/// The payments of which more is to be heard without anyone's doing.
 pub fn unfinished(table: &Connection) -> rusqlite::Result<Vec<StreamId>> {
     table
         .prepare("SELECT order_id FROM payments WHERE due_time IS NOT NULL")?
@@ -146,7 +192,7 @@ mod tests {
         let payment = waiting_for(&table, orders[1]).expect("reads").expect("it waits");
         assert_eq!((payment.failed_attempts, payment.due), (1, start + second * 9));
 
-        let completed = PaymentEvent::Completed { gateway_reference: "ch".to_owned() };
+        let completed = PaymentEvent::Completed { gateway_reference: "ch".to_owned(), settled_by: String::new() };
         PaymentsTable.apply(&table, &event(orders[2], start, &completed)).expect("applied");
         postpone(&table, orders[2], start).expect("nothing to postpone");
         assert_eq!(due(9), [orders[0], orders[1]]);

@@ -40,6 +40,14 @@ pub enum CallError {
         /// The fields that differ.
         differing: Vec<&'static str>,
     },
+    /// Things are not as the call needs them to be.
+    #[error("{message}")]
+    Precondition {
+        /// The reason, as a word for programs.
+        reason: &'static str,
+        /// The same for a person.
+        message: &'static str,
+    },
     /// The body is larger than any valid one.
     #[error("the body must be at most {limit} bytes")]
     TooLarge {
@@ -64,6 +72,12 @@ pub enum CallError {
     /// The store cannot write. It may or may not have happened.
     #[error("the service cannot write just now; only a repeat with the same request_id is safe")]
     Unavailable,
+    /// The service stops. Nothing was done.
+    #[error("the service is stopping; call again")]
+    Stopping,
+    /// The time that the caller gave is over. It may or may not have happened.
+    #[error("the deadline is over; only a repeat with the same request_id is safe")]
+    DeadlineExceeded,
     /// A fault of ours.
     #[error("internal error")]
     Internal,
@@ -138,6 +152,7 @@ impl CallError {
             Self::RequestIdReused { .. } => {
                 (Code::AlreadyExists, StatusCode::UNPROCESSABLE_ENTITY, "REQUEST_ID_REUSED")
             }
+            Self::Precondition { reason, .. } => (Code::FailedPrecondition, StatusCode::CONFLICT, reason),
             Self::TooLarge { .. } => (Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
             Self::MediaType { .. } => {
                 (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
@@ -146,12 +161,14 @@ impl CallError {
             Self::Method => (Code::Unimplemented, StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Overloaded => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "OVERLOADED"),
             Self::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
+            Self::Stopping => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STOPPING"),
+            Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
             Self::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         }
     }
 
     fn is_worth_a_retry(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::Unavailable)
+        matches!(self, Self::Overloaded | Self::Unavailable | Self::Stopping)
     }
 
     /// The error over gRPC. `domain` is the service's name, for `ErrorInfo`.

@@ -2,7 +2,13 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request, http::header, response::IntoResponse as _};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, header},
+    response::IntoResponse as _,
+};
 use clap::Args;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -46,6 +52,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// How many connections may be open. Further ones wait to be accepted.
 const CONNECTIONS: usize = 10_000;
 
+/// How large a request may be, in bytes: no valid one comes near it.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
 /// How long calls wait at the start for the cluster's word on the store, which comes within a second where it is up.
 const HOLD: Duration = Duration::from_secs(3);
 
@@ -78,7 +87,14 @@ pub fn ops(health: &Health, metrics: &Metrics) -> Router {
 ///
 /// # Panics
 /// If the descriptors are not what the build made.
-pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Health, metrics: &Metrics) -> Router {
+pub fn one_port(
+    services: Routes,
+    descriptors: &[u8],
+    http: Router,
+    service: &'static str,
+    health: &Health,
+    metrics: &Metrics,
+) -> Router {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
@@ -94,11 +110,38 @@ pub fn one_port(services: Routes, descriptors: &[u8], http: Router, health: &Hea
     http.merge(ops(health, metrics)).fallback(async move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
-            grpc.oneshot(request).await.into_response()
+            let deadline = grpc_timeout(request.headers());
+            let answer = grpc.oneshot(request);
+            match deadline {
+                None => answer.await.into_response(),
+                Some(deadline) => match tokio::time::timeout(deadline, answer).await {
+                    Ok(answer) => answer.into_response(),
+                    Err(_elapsed) => CallError::DeadlineExceeded.into_status(service).into_http::<Body>(),
+                },
+            }
         } else {
             CallError::NoRoute.into_response()
         }
     })
+}
+
+/// The time that a caller gives: up to 8 digits and a unit, as gRPC over HTTP/2 has it.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
 }
 
 /// Holds back the first calls, connected as they may be, until store and cluster are known to belong together: what an

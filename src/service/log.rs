@@ -7,10 +7,9 @@ use std::{
 };
 
 use clap::Args;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::{failure::Failure, message_json::MessageJson};
 use crate::{
     event::{Event, Position, StreamId},
     store::Log,
@@ -48,7 +47,7 @@ fn stream(text: &str) -> Result<StreamId, String> {
 
 /// Shows the log on stdout. `message` is the one type of its events, from `descriptors`. A reader that goes away ends it.
 pub fn show(log: &Log, message: &str, descriptors: &[u8], args: &LogArgs) -> Result<(), Failure> {
-    match write(log, &Shape::of(message, descriptors), args, &mut io::stdout().lock()) {
+    match write(log, &MessageJson::of(message, descriptors), args, &mut io::stdout().lock()) {
         Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| Failure::subcommand("log", error)),
     }
@@ -66,7 +65,7 @@ enum WriteError {
     clippy::disallowed_methods,
     reason = "a subcommand is one thread, and nothing tells of another process's events"
 )]
-fn write(log: &Log, shape: &Shape, args: &LogArgs, out: &mut impl Write) -> Result<(), WriteError> {
+fn write(log: &Log, shape: &MessageJson, args: &LogArgs, out: &mut impl Write) -> Result<(), WriteError> {
     let mut after = Position(args.from - 1);
     loop {
         let events = match args.stream {
@@ -74,7 +73,7 @@ fn write(log: &Log, shape: &Shape, args: &LogArgs, out: &mut impl Write) -> Resu
             Some(stream) => log.read_stream(stream, after)?,
         };
         for event in &events {
-            writeln!(out, "{}", if args.json { shape.json(event) } else { shape.text(event) })?;
+            writeln!(out, "{}", if args.json { json(event, shape) } else { text(event, shape) })?;
             after = event.position;
         }
         out.flush()?;
@@ -86,46 +85,23 @@ fn write(log: &Log, shape: &Shape, args: &LogArgs, out: &mut impl Write) -> Resu
     }
 }
 
-/// How the events' message is read.
-struct Shape(MessageDescriptor);
-
-impl Shape {
-    fn of(message: &str, descriptors: &[u8]) -> Self {
-        let pool = DescriptorPool::decode(descriptors).expect("the descriptors were made by the build");
-        Self(pool.get_message_by_name(message).expect("the message is among them"))
-    }
-
-    fn json(&self, event: &Event) -> String {
-        let cause = event.causation.map(|cause| cause.to_string());
-        let mut line = json!({
-            "position": event.position.0,
-            "type": event.event_type,
-            "causationId": cause,
-            "traceparent": event.traceparent,
-        });
-        line["message"] = self.decode(event).map_or(Value::Null, |message| value(&message));
-        line.to_string()
-    }
-
-    fn text(&self, event: &Event) -> String {
-        let time = prost_types::Timestamp::from(event.time);
-        let name = event.event_type.rsplit('.').next().unwrap_or_default();
-        let happened = self.decode(event).and_then(|message| {
-            let (_, field) = message.fields().find(|(field, _)| field.containing_oneof().is_some())?;
-            field.as_message().map(|happened| value(happened).to_string())
-        });
-        let happened = happened.unwrap_or_else(|| "(not readable)".to_owned());
-        let Event { position, stream, version, .. } = event;
-        format!("{:>8}  {time}  {stream}  {version}  {name} {happened}", position.0)
-    }
-
-    fn decode(&self, event: &Event) -> Option<DynamicMessage> {
-        DynamicMessage::decode(self.0.clone(), event.payload.as_slice()).ok()
-    }
+fn json(event: &Event, shape: &MessageJson) -> String {
+    let cause = event.causation.map(|cause| cause.to_string());
+    let mut line = json!({
+        "position": event.position.0,
+        "type": event.event_type,
+        "causationId": cause,
+        "traceparent": event.traceparent,
+    });
+    line["message"] = shape.show(&event.payload).unwrap_or(Value::Null);
+    line.to_string()
 }
 
-/// As the APIs write JSON: amounts are numbers.
-fn value(message: &DynamicMessage) -> Value {
-    let options = SerializeOptions::new().stringify_64_bit_integers(false);
-    message.serialize_with_options(serde_json::value::Serializer, &options).unwrap_or(Value::Null)
+fn text(event: &Event, shape: &MessageJson) -> String {
+    let time = prost_types::Timestamp::from(event.time);
+    let name = event.event_type.rsplit('.').next().unwrap_or_default();
+    let happened = shape.show_what_happened(&event.payload).map(|happened| happened.to_string());
+    let happened = happened.unwrap_or_else(|| "(not readable)".to_owned());
+    let Event { position, stream, version, .. } = event;
+    format!("{:>8}  {time}  {stream}  {version}  {name} {happened}", position.0)
 }

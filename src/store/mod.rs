@@ -9,6 +9,7 @@
 
 mod lock;
 mod reads;
+mod rebuild;
 mod schema;
 mod writer;
 
@@ -24,8 +25,11 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-pub use self::{reads::Log, schema::OpenError};
 use self::{reads::Readers, writer::Request};
+pub use self::{
+    reads::{Log, stream as events_of},
+    schema::OpenError,
+};
 use crate::{
     event::{Event, NewEvent, Position, StreamId, Version},
     metrics::{Outcome, StoreMetrics},
@@ -81,8 +85,21 @@ impl std::fmt::Display for StoreId {
 ///
 /// An error fails the commits of the moment as a failing disk would, so it is for failures of SQLite alone.
 pub trait ReadTable: Send + 'static {
-    /// The statements that make the table where it is missing.
+    /// Counts up with every change of the schema, or of what is put there: a store whose tables are of another version
+    /// has them made anew from the log when it is opened.
+    const VERSION: u32;
+
+    /// The names of the tables.
+    const TABLES: &'static [&'static str];
+
+    /// The statements that make the tables, and their indices, where they are missing.
     const SCHEMA: &'static str;
+
+    /// Statements that copy to temporary tables what is no event, before the tables are made anew…
+    const SET_ASIDE: &'static str = "";
+
+    /// … and statements that put it back.
+    const PUT_BACK: &'static str = "";
 
     /// Takes one appended event in.
     fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()>;
@@ -224,8 +241,8 @@ struct Inner {
 
 impl Store {
     /// Opens the store, or makes it where there is none, and starts the thread that writes it.
-    pub fn open<T: ReadTable>(location: &Location, owner: Owner, table: T) -> Result<Self, OpenError> {
-        let opened = schema::open::<T>(location.path(), owner)?;
+    pub fn open<T: ReadTable>(location: &Location, owner: Owner, mut table: T) -> Result<Self, OpenError> {
+        let opened = schema::open(location.path(), owner, &mut table, false)?;
         let (requests, queue) = mpsc::sync_channel(QUEUE);
         let (head_sender, head) = watch::channel(opened.head);
         let (writable_sender, writable) = watch::channel(true);
@@ -249,6 +266,14 @@ impl Store {
                 metrics,
             }),
         })
+    }
+
+    /// Makes the read tables of a store that nobody has open anew from its log. Interrupted, it leaves the old ones.
+    pub fn rebuild<T: ReadTable>(location: &Location, owner: Owner, mut table: T) -> Result<(), OpenError> {
+        if !location.path().exists() {
+            return Err(OpenError::Missing { path: location.path().to_owned() });
+        }
+        schema::open(location.path(), owner, &mut table, true).map(drop)
     }
 
     /// The store's id.
@@ -333,6 +358,11 @@ impl Store {
     }
 
     /// Up to `limit` events of all streams after a position, in order.
+    pub async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Event>, ReadError> {
+        self.read(move |connection| reads::all(connection, after, limit)).await
+    }
+
+    /// [`Store::read_all`] for threads that may block.
     pub fn read_all_blocking(&self, after: Position, limit: usize) -> Result<Vec<Event>, ReadError> {
         self.read_blocking(|connection| reads::all(connection, after, limit))
     }

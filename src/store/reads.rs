@@ -95,7 +95,8 @@ impl Readers {
 
 const COLUMNS: &str = "position, stream, version, id, type, time, causation, traceparent, payload";
 
-pub(super) fn stream(connection: &Connection, stream: StreamId) -> rusqlite::Result<Vec<Event>> {
+/// One stream's events, in order: for a question that asks for more than that of the same moment.
+pub fn stream(connection: &Connection, stream: StreamId) -> rusqlite::Result<Vec<Event>> {
     let sql = format!("SELECT {COLUMNS} FROM events WHERE stream = ?1 ORDER BY version");
     connection.prepare_cached(&sql)?.query_map([stream.0], event)?.collect()
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     Owner, ReadTable, StoreId,
     lock::{self, Lock, Locked},
+    rebuild,
 };
 use crate::event::Position;
 
@@ -56,6 +57,12 @@ pub enum OpenError {
         path: PathBuf,
         /// The other process, if known.
         process: Option<u32>,
+    },
+    /// There is no file.
+    #[error("there is no store {}; give the path of one", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
     },
     /// The file is something else.
     #[error("{} is not an event store; give another path", path.display())]
@@ -113,12 +120,13 @@ pub(super) struct Opened {
     pub(super) lock: Lock,
 }
 
-pub(super) fn open<T: ReadTable>(path: &Path, owner: Owner) -> Result<Opened, OpenError> {
+/// Opens a store; `anew` asks for the read tables to be made anew.
+pub(super) fn open<T: ReadTable>(path: &Path, owner: Owner, table: &mut T, anew: bool) -> Result<Opened, OpenError> {
     let lock = match lock::acquire(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })? {
         Locked::Ours(lock) => lock,
         Locked::Theirs(process) => return Err(OpenError::InUse { path: path.to_owned(), process }),
     };
-    check_and_prepare::<T>(path, owner, lock).map_err(|refusal| refusal.into_error(path))
+    check_and_prepare(path, owner, table, anew, lock).map_err(|refusal| refusal.into_error(path))
 }
 
 enum Refusal {
@@ -159,7 +167,13 @@ pub(super) fn inspect(path: &Path, owner: Owner) -> Result<StoreId, OpenError> {
     look().map_err(|refusal| refusal.into_error(path))
 }
 
-fn check_and_prepare<T: ReadTable>(path: &Path, owner: Owner, lock: Lock) -> Result<Opened, Refusal> {
+fn check_and_prepare<T: ReadTable>(
+    path: &Path,
+    owner: Owner,
+    table: &mut T,
+    anew: bool,
+    lock: Lock,
+) -> Result<Opened, Refusal> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?; // another program may be reading, or writing by mistake
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -174,7 +188,7 @@ fn check_and_prepare<T: ReadTable>(path: &Path, owner: Owner, lock: Lock) -> Res
         create(&mut connection, owner)?;
     }
     check(&connection, path, owner)?;
-    connection.execute_batch(T::SCHEMA)?;
+    rebuild::prepare(&mut connection, table, anew)?;
     connection.set_prepared_statement_cache_capacity(64);
 
     let id = id(&connection, path)?;

@@ -11,6 +11,8 @@ const OWNER: Owner = Owner { service: "test-service", event_types: &["test.Happe
 struct Counts;
 
 impl ReadTable for Counts {
+    const VERSION: u32 = 1;
+    const TABLES: &'static [&'static str] = &["counts"];
     const SCHEMA: &'static str =
         "CREATE TABLE IF NOT EXISTS counts (stream BLOB PRIMARY KEY, events INTEGER NOT NULL) STRICT";
 
@@ -290,4 +292,65 @@ fn a_newer_store_is_refused_whether_its_tables_or_its_events_are_newer() {
 fn a_directory_that_is_not_there_is_named() {
     let error = Store::open(&Location::sqlite("/nowhere/at/all.db"), OWNER, Counts).err().expect("refused");
     assert!(error.to_string().contains("/nowhere/at/all.db"));
+}
+
+/// The same table in a later program, with something in it that is no event.
+struct Later;
+
+impl ReadTable for Later {
+    const VERSION: u32 = 2;
+    const TABLES: &'static [&'static str] = Counts::TABLES;
+    const SCHEMA: &'static str = "CREATE TABLE IF NOT EXISTS counts
+        (stream BLOB PRIMARY KEY, events INTEGER NOT NULL, note TEXT) STRICT";
+    const SET_ASIDE: &'static str = "CREATE TEMP TABLE kept AS SELECT stream, 'kept' AS note FROM counts";
+    const PUT_BACK: &'static str =
+        "UPDATE counts SET note = (SELECT note FROM kept WHERE kept.stream = counts.stream); DROP TABLE kept";
+
+    fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()> {
+        if event.payload.is_empty() {
+            return Err(rusqlite::Error::InvalidQuery); // stands for being interrupted
+        }
+        table
+            .prepare_cached("INSERT INTO counts VALUES (?1, 2, NULL) ON CONFLICT DO UPDATE SET events = events + 2")?
+            .execute([event.stream.0])?;
+        Ok(())
+    }
+}
+
+#[test]
+fn tables_of_another_version_are_made_anew_from_the_log() {
+    let (directory, store) = new_store();
+    store.commit_blocking(append(StreamId::generate(), 0, 1500)).expect("stored");
+    drop(store);
+    let store = Store::open(&location(&directory), OWNER, Later).expect("opens");
+    assert_eq!(counted(&store), 3000);
+    let note: Option<String> =
+        store.read_blocking(|table| table.query_row("SELECT note FROM counts", [], |row| row.get(0))).expect("reads");
+    assert_eq!(note.as_deref(), Some("kept"));
+}
+
+#[test]
+fn a_rebuild_that_is_interrupted_leaves_the_old_tables() {
+    let (directory, store) = new_store();
+    let stream = StreamId::generate();
+    store.commit_blocking(append(stream, 0, 10)).expect("stored");
+    let unreadable = NewEvent { payload: Vec::new(), ..events(1).remove(0) };
+    store
+        .commit_blocking(Commit::append(Append { stream, expected: Version(10), events: vec![unreadable] }))
+        .expect("stored");
+    drop(store);
+    assert!(Store::rebuild(&location(&directory), OWNER, Later).is_err());
+    let store = open(&directory).expect("opens");
+    assert_eq!(counted(&store), 11);
+    drop(store);
+    Store::rebuild(&location(&directory), OWNER, Counts).expect("rebuilt");
+    assert_eq!(counted(&open(&directory).expect("opens")), 11);
+}
+
+#[test]
+fn a_store_that_is_open_or_missing_is_not_rebuilt() {
+    let (directory, _store) = new_store();
+    assert!(matches!(Store::rebuild(&location(&directory), OWNER, Counts), Err(OpenError::InUse { .. })));
+    let nowhere = Location::sqlite(directory.path().join("nowhere.db"));
+    assert!(matches!(Store::rebuild(&nowhere, OWNER, Counts), Err(OpenError::Missing { .. })));
 }

@@ -72,6 +72,8 @@ impl Payload for Said {
 struct NoTable;
 
 impl ReadTable for NoTable {
+    const VERSION: u32 = 1;
+    const TABLES: &'static [&'static str] = &[];
     const SCHEMA: &'static str = "";
 
     fn apply(&mut self, _: &rusqlite::Connection, _: &Event) -> rusqlite::Result<()> {

@@ -1,64 +1,251 @@
-//! `/orders` over HTTP. Errors are problem details (RFC 9457).
+//! `/orders` over HTTP. Errors are problem details (RFC 9457), and `/openapi.json` says all of this to programs.
+
+use std::{future, pin::Pin};
 
 use axum::{
     Json, Router,
     body::{self, Body},
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+    routing::get,
 };
 use event_sourcing::{
-    proto::orders::v1::CreateOrderRequest,
+    proto::orders::v1::{CreateOrderRequest, Order},
     service::{
         call_error::{CallError, Violation},
+        listener::MAX_REQUEST,
         spans::{Attribute, SpanKind},
         trace_context::traceparent,
     },
 };
+use futures_util::{FutureExt as _, StreamExt as _};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Orders,
-    json::{OrderJson, create_order_request, field_name},
+    json::{EventsJson, OrderJson, OrdersJson, create_order_request, field_name, list_orders_request},
+    openapi::{self, NewOrder, Problem},
     requests::details,
 };
 
-/// No valid request comes near it.
-const MAX_BODY: usize = 64 * 1024;
+/// The parameters of a query, in order.
+type Parameters = Query<Vec<(String, String)>>;
 
 pub(super) fn routes(orders: Orders) -> Router {
-    Router::new()
-        .route("/orders", post(create))
-        .route("/orders/{order_id}", get(show))
+    let (router, document) = OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(create, list))
+        .routes(routes!(show))
+        .routes(routes!(cancel))
+        .routes(routes!(events))
+        .split_for_parts();
+    router
+        .route("/openapi.json", get(async move || Json(document.clone())))
         .method_not_allowed_fallback(async || CallError::Method)
         .with_state(orders)
 }
 
+/// Takes an order. Payment follows by itself.
+#[utoipa::path(
+    post,
+    path = "/orders",
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "Makes the call safe to repeat, for ever: the same as `requestId`. Quoted or bare.")),
+    request_body = NewOrder,
+    responses(
+        (status = 201, body = OrderJson, description = "The order as it was taken; the same again for a repeat",
+            headers(("Location" = String, description = "Its path"))),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Names each bad field"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 64 KiB"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 422, body = Problem, content_type = "application/problem+json",
+            description = "The key was used before, with other fields"),
+        (status = 429, body = Problem, content_type = "application/problem+json",
+            description = "Too many calls wait; see Retry-After"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            description = "The service cannot write; only a repeat with the same key is safe"),
+    )
+)]
 async fn create(State(orders): State<Orders>, request: Request) -> Result<Response, CallError> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
-    let (request, violations) =
+    let (mut request, mut violations) =
         create_order_request(&read(body).await?).map_err(|violation| CallError::Invalid(vec![violation]))?;
+    if let Some(key) = idempotency_key(&head.headers)? {
+        if !request.request_id.is_empty() && request.request_id != key {
+            violations.push(Violation::new("requestId", "differs from the Idempotency-Key"));
+        }
+        request.request_id = key;
+    }
     if !violations.is_empty() {
         return Err(CallError::Invalid(with_the_rest(violations, request)));
     }
-    let before = traceparent(&head.headers);
-    let attributes = || vec![Attribute::new("http.request.method", "POST"), Attribute::new("http.route", "/orders")];
-    let mut span = orders.spans.start(SpanKind::Server, "POST /orders", before.as_deref(), attributes);
-    let context = span.traceparent(before.as_deref());
-    let order = orders.create(request, context).await.map_err(with_json_names).inspect_err(|error| span.fail(error))?;
+    let order =
+        traced(&orders, "/orders", &head.headers, async |context| orders.create(request, context).await).await?;
     let location =
         HeaderValue::try_from(format!("/orders/{}", order.order_id)).map_err(|_never| CallError::Internal)?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(OrderJson::from(order))).into_response())
 }
 
+/// Lists orders, newest first.
+#[utoipa::path(
+    get,
+    path = "/orders",
+    params(
+        ("state" = Option<String>, Query, description = "Only orders in this state, such as `PAID`"),
+        ("customerId" = Option<String>, Query, description = "Only this customer's"),
+        ("createTimeFrom" = Option<String>, Query, description = "Only those taken then or later (RFC 3339)"),
+        ("createTimeUntil" = Option<String>, Query, description = "Only those taken before (RFC 3339)"),
+        ("pageSize" = Option<i32>, Query, description = "At most so many, up to 1000; 50 if not given"),
+        ("pageToken" = Option<String>, Query, description = "The `nextPageToken` of the page before, same filters"),
+    ),
+    responses(
+        (status = 200, body = OrdersJson),
+        (status = 400, body = Problem, content_type = "application/problem+json",
+            description = "Names each bad parameter"),
+    )
+)]
+async fn list(
+    State(orders): State<Orders>,
+    query: Result<Parameters, QueryRejection>,
+) -> Result<Json<OrdersJson>, CallError> {
+    let Query(parameters) = query.map_err(|_malformed| bad("query", "cannot be read"))?;
+    let request = list_orders_request(parameters).map_err(CallError::Invalid)?;
+    Ok(Json(orders.list(request).await.map_err(with_json_names)?.into()))
+}
+
+/// Shows an order; with `?watch`, as Server-Sent Events: the order as it stands, and again after each further event.
+///
+/// The id of each event is the order's version, so that a browser which reconnects (`Last-Event-ID`) misses nothing. The
+/// stream ends when nothing more happens by itself; whoever comes back then is told so by 204.
+#[utoipa::path(
+    get,
+    path = "/orders/{orderId}",
+    params(
+        ("orderId" = String, Path, description = "A UUID of 36 characters"),
+        ("watch" = Option<String>, Query, description = "Follow the order"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Only what came after this version"),
+    ),
+    responses(
+        (status = 200, content((OrderJson = "application/json"), (String = "text/event-stream"))),
+        (status = 204, description = "Nothing more happens to the order by itself"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an id"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such order"),
+    )
+)]
 async fn show(
     State(orders): State<Orders>,
     order_id: Result<Path<String>, PathRejection>,
+    query: Result<Parameters, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, CallError> {
+    let Path(order_id) = order_id.map_err(|_not_text| CallError::NoRoute)?;
+    let Query(parameters) = query.map_err(|_malformed| bad("query", "cannot be read"))?;
+    let mut watch = false;
+    for (name, value) in parameters {
+        watch |= match (name.as_str(), value.as_str()) {
+            ("watch", "" | "true") => true,
+            ("watch", "false") => false,
+            ("watch", _) => return Err(bad("watch", "must be true or false")),
+            _ => return Err(bad(name, "is not a parameter here")),
+        };
+    }
+    if !watch {
+        let order = orders.get(&order_id).await.map_err(with_json_names)?;
+        return Ok(Json(OrderJson::from(order)).into_response());
+    }
+    let seen = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
+    let seen = seen.map(|seen| seen.filter(|seen| *seen >= 0).ok_or_else(|| bad("Last-Event-ID", "must be a version")));
+    let seen = seen.transpose()?.unwrap_or(0);
+    let mut changes = Box::pin(orders.watch(&order_id, seen).await.map_err(with_json_names)?).peekable();
+    // Settled orders have nothing to wait for: a browser that comes back is told to stay away.
+    if seen > 0 && Pin::new(&mut changes).peek().now_or_never() == Some(None) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    // An error ends the stream, and whoever still cares comes back with the newest version it has seen.
+    let orders = changes.take_while(|order| future::ready(order.is_ok())).filter_map(async |order| order.ok());
+    let events = orders.map(|order| {
+        let event = sse::Event::default().id(order.version.to_string());
+        event.json_data(OrderJson::from(order))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// Cancels an order, paid or not. Repeat it as often as you like.
+#[utoipa::path(
+    post,
+    path = "/orders/{orderId}/cancel",
+    params(("orderId" = String, Path, description = "A UUID of 36 characters")),
+    responses(
+        (status = 200, body = OrderJson, description = "The order as it stands now, most often `CANCELLING`"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an id"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such order"),
+        (status = 429, body = Problem, content_type = "application/problem+json",
+            description = "Too many calls wait; see Retry-After"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            description = "The service cannot write; call again"),
+    )
+)]
+async fn cancel(
+    State(orders): State<Orders>,
+    order_id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
 ) -> Result<Json<OrderJson>, CallError> {
     let Path(order_id) = order_id.map_err(|_not_text| CallError::NoRoute)?;
-    let order = orders.get(&order_id).await.map_err(with_json_names)?;
+    let route = "/orders/{orderId}/cancel";
+    let order = traced(&orders, route, &headers, async |context| orders.cancel(&order_id, context).await).await?;
     Ok(Json(order.into()))
+}
+
+/// Lists everything that happened to an order.
+#[utoipa::path(
+    get,
+    path = "/orders/{orderId}/events",
+    params(("orderId" = String, Path, description = "A UUID of 36 characters")),
+    responses(
+        (status = 200, body = EventsJson),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an id"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such order"),
+    )
+)]
+async fn events(
+    State(orders): State<Orders>,
+    order_id: Result<Path<String>, PathRejection>,
+) -> Result<Json<EventsJson>, CallError> {
+    let Path(order_id) = order_id.map_err(|_not_text| CallError::NoRoute)?;
+    Ok(Json(orders.events(&order_id).await.map_err(with_json_names)?.into()))
+}
+
+/// Makes a call that changes something, within a span that its trace goes on with.
+async fn traced(
+    orders: &Orders,
+    route: &'static str,
+    headers: &HeaderMap,
+    call: impl AsyncFnOnce(Option<String>) -> Result<Order, CallError>,
+) -> Result<Order, CallError> {
+    let before = traceparent(headers);
+    let attributes = || vec![Attribute::new("http.request.method", "POST"), Attribute::new("http.route", route)];
+    let mut span = orders.spans.start(SpanKind::Server, format!("POST {route}"), before.as_deref(), attributes);
+    let context = span.traceparent(before.as_deref());
+    call(context).await.map_err(with_json_names).inspect_err(|error| span.fail(error))
+}
+
+/// The header `Idempotency-Key`: a string in quotes, as in the IETF's draft, or bare, as most send it.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, CallError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let wrong = || bad("Idempotency-Key", "must be up to 64 printable ASCII characters without spaces");
+    let text = value.to_str().map_err(|_not_ascii| wrong())?.trim();
+    let key = match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\\\"", "\"").replace("\\\\", "\\"),
+        None => text.to_owned(),
+    };
+    if key.is_empty() { Err(wrong()) } else { Ok(Some(key)) }
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), CallError> {
@@ -72,8 +259,12 @@ fn require_json(headers: &HeaderMap) -> Result<(), CallError> {
 
 async fn read(body: Body) -> Result<Vec<u8>, CallError> {
     // A body that breaks off has nobody left to answer.
-    let bytes = body::to_bytes(body, MAX_BODY).await.map_err(|_too_large| CallError::TooLarge { limit: MAX_BODY })?;
-    Ok(bytes.into())
+    let too_large = |_| CallError::TooLarge { limit: MAX_REQUEST };
+    Ok(body::to_bytes(body, MAX_REQUEST).await.map_err(too_large)?.into())
+}
+
+fn bad(field: impl Into<String>, description: &str) -> CallError {
+    CallError::Invalid(vec![Violation::new(field, description)])
 }
 
 /// Adds what is wrong with the fields that could be read.

@@ -3,34 +3,125 @@
 use std::collections::BTreeMap;
 
 use event_sourcing::{
-    proto::orders::v1::{CreateOrderRequest, Order},
+    proto::orders::v1::{CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderState, RecordedEvent},
     service::call_error::Violation,
 };
+use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// An order as an answer.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Order)]
 pub(super) struct OrderJson {
+    /// A UUID of 36 characters.
+    #[schema(example = "01a01815-6a2b-7c3d-8e4f-5a6b7c8d9e0f")]
     order_id: String,
+    /// In the currency's minor unit: 500 is USD 5.00.
+    #[schema(example = 500)]
     amount: i64,
+    /// ISO 4217.
+    #[schema(example = "USD")]
     currency_code: String,
+    /// CREATED, PAID, PAYMENT_FAILED, CANCELLING, CANCELLED or REFUNDED.
+    #[schema(example = "PAID")]
     state: String,
+    /// When it was taken (RFC 3339).
     create_time: String,
+    /// When its newest event was recorded (RFC 3339).
     update_time: String,
+    /// How many events it has had.
+    version: i64,
+    /// The caller's own name for the customer.
     #[serde(skip_serializing_if = "String::is_empty")]
     customer_id: String,
+    /// What the caller attached.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_failure: Option<PaymentFailureJson>,
 }
 
-#[derive(Serialize)]
+/// Why an order could not be paid.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PaymentFailure)]
 struct PaymentFailureJson {
+    /// CARD_DECLINED, INSUFFICIENT_FUNDS, EXPIRED_CARD, NOT_CHARGED; the list may grow.
     code: String,
+    /// The same for a person.
     message: String,
+}
+
+/// One page of orders.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Orders)]
+pub(super) struct OrdersJson {
+    /// Newest first.
+    orders: Vec<OrderJson>,
+    /// For the next page; absent on the last one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    next_page_token: String,
+}
+
+impl From<ListOrdersResponse> for OrdersJson {
+    fn from(page: ListOrdersResponse) -> Self {
+        let ListOrdersResponse { orders, next_page_token } = page;
+        Self { orders: orders.into_iter().map(Into::into).collect(), next_page_token }
+    }
+}
+
+/// Everything that happened to an order.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Events)]
+pub(super) struct EventsJson {
+    /// The oldest first.
+    events: Vec<EventJson>,
+}
+
+/// An event as it was recorded, and published to `order-events`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Event)]
+struct EventJson {
+    /// Unique among all events; on the topic, `ce_id`.
+    event_id: String,
+    /// 1, 2, 3 … within the order.
+    version: i64,
+    /// 1, 2, 3 … within the service; on the topic, `ce_sequence`.
+    position: i64,
+    /// When it was recorded (RFC 3339).
+    occur_time: String,
+    /// The full name of what happened.
+    #[schema(example = "orders.events.v1.OrderCreated")]
+    event_type: String,
+    /// The event of payment-service that led to it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    causation_id: String,
+    /// The W3C trace context it belongs to.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    traceparent: String,
+    /// The message as it is on the topic, here as JSON.
+    #[schema(value_type = Object)]
+    message: Value,
+}
+
+impl From<Vec<RecordedEvent>> for EventsJson {
+    fn from(events: Vec<RecordedEvent>) -> Self {
+        let event = |event: RecordedEvent| EventJson {
+            event_id: event.event_id,
+            version: event.version,
+            position: event.position,
+            occur_time: event.occur_time.map(|time| time.to_string()).unwrap_or_default(),
+            event_type: event.event_type,
+            causation_id: event.causation_id,
+            traceparent: event.traceparent,
+            message: serde_json::from_str(&event.payload_json).unwrap_or_default(),
+        };
+        Self { events: events.into_iter().map(event).collect() }
+    }
 }
 
 impl From<Order> for OrderJson {
@@ -43,6 +134,7 @@ impl From<Order> for OrderJson {
             order_id: order.order_id,
             amount: order.amount,
             currency_code: order.currency_code,
+            version: order.version,
             customer_id: order.customer_id,
             metadata: order.metadata,
             payment_failure: order
@@ -77,6 +169,39 @@ pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, V
         }
     }
     Ok((request, violations))
+}
+
+/// Reads the parameters of a list, or names each wrong one.
+pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> Result<ListOrdersRequest, Vec<Violation>> {
+    let mut request = ListOrdersRequest::default();
+    let mut violations = Vec::new();
+    for (name, value) in parameters {
+        let result = match name.as_str() {
+            "state" => OrderState::from_str_name(&format!("ORDER_STATE_{value}"))
+                .map(|state| request.set_state(state))
+                .ok_or("must be a state of orders, such as PAID"),
+            "createTimeFrom" => time(&value).map(|time| request.create_time_from = Some(time)),
+            "createTimeUntil" => time(&value).map(|time| request.create_time_until = Some(time)),
+            "pageSize" => value.parse().map(|size| request.page_size = size).map_err(|_error| "must be a whole number"),
+            "customerId" => {
+                request.customer_id = value;
+                Ok(())
+            }
+            "pageToken" => {
+                request.page_token = value;
+                Ok(())
+            }
+            _ => Err("is not a parameter here"),
+        };
+        if let Err(problem) = result {
+            violations.push(Violation::new(name, problem));
+        }
+    }
+    if violations.is_empty() { Ok(request) } else { Err(violations) }
+}
+
+fn time(text: &str) -> Result<Timestamp, &'static str> {
+    text.parse().map_err(|_error| "must be a time such as 2026-01-31T12:00:00Z")
 }
 
 /// A whole number, or a string of one, as protobuf writes 64 bits.

@@ -1,11 +1,20 @@
 //! What a request must be: every bad field is found, not only the first.
 
+use std::time::SystemTime;
+
 use event_sourcing::{
-    event::StreamId, money::Money, proto::orders::v1::CreateOrderRequest, service::call_error::Violation,
+    event::StreamId,
+    money::Money,
+    proto::orders::v1::{CreateOrderRequest, ListOrdersRequest, OrderState},
+    service::{
+        call_error::{CallError, Violation},
+        page::Page,
+    },
 };
+use prost_types::Timestamp;
 use uuid::Uuid;
 
-use crate::order::Details;
+use crate::{order::Details, orders_table::Filter};
 
 const DEFAULT_CURRENCY: &str = "USD";
 const ID_LENGTH: usize = 64;
@@ -17,11 +26,55 @@ const METADATA_VALUE_LENGTH: usize = 256;
 const REQUEST_IDS: Uuid = Uuid::from_u128(0x8f0c_2f0e_51f6_4b6a_9d0d_6a4c_5e1b_77a3);
 
 /// The order that a request id stands for; a new one if there is none.
-pub(super) fn order_id(request_id: &str) -> StreamId {
+pub(super) fn new_order_id(request_id: &str) -> StreamId {
     if request_id.is_empty() {
         StreamId::generate()
     } else {
         StreamId(Uuid::new_v5(&REQUEST_IDS, request_id.as_bytes()))
+    }
+}
+
+/// The order that an id names.
+pub(super) fn order_id(order_id: &str) -> Result<StreamId, CallError> {
+    let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
+    StreamId::parse(order_id).ok_or_else(|| CallError::Invalid(vec![malformed()]))
+}
+
+/// How many of an order's events were seen.
+pub(super) fn version(version: i64) -> Result<u64, CallError> {
+    let negative = || CallError::Invalid(vec![Violation::new("after_version", "must not be negative")]);
+    u64::try_from(version).map_err(|_negative| negative())
+}
+
+/// Which orders are wanted, and which page of them; or every field that is wrong.
+pub(super) fn page(request: ListOrdersRequest) -> Result<(Filter, Page), Vec<Violation>> {
+    let mut violations = Vec::new();
+    let mut time = |field: &str, time: Option<Timestamp>| {
+        let time = time.map(|time| SystemTime::try_from(time).ok().filter(|time| *time >= SystemTime::UNIX_EPOCH));
+        if time == Some(None) {
+            violations.push(Violation::new(field, "must be a time from 1970 on"));
+        }
+        time.flatten()
+    };
+    let created_from = time("create_time_from", request.create_time_from);
+    let created_until = time("create_time_until", request.create_time_until);
+    let state = match OrderState::try_from(request.state) {
+        Ok(OrderState::Unspecified) => None,
+        Ok(state) => state.as_str_name().strip_prefix("ORDER_STATE_"),
+        Err(_unknown) => {
+            violations.push(Violation::new("state", "must be a state of orders"));
+            None
+        }
+    };
+    let customer_id = Some(request.customer_id).filter(|customer| !customer.is_empty());
+    if customer_id.as_ref().is_some_and(|customer| too_long(customer, ID_LENGTH)) {
+        violations.push(Violation::new("customer_id", "must be up to 64 characters"));
+    }
+    let filter = Filter { state, customer_id, created_from, created_until };
+    match Page::parse(request.page_size, &request.page_token, format!("{filter:?}")) {
+        Ok(page) if violations.is_empty() => Ok((filter, page)),
+        Ok(_) => Err(violations),
+        Err(of_the_page) => Err([violations, of_the_page].concat()),
     }
 }
 
@@ -124,10 +177,25 @@ mod tests {
 
     #[test]
     fn a_request_id_stands_for_one_order_for_ever() {
-        assert_eq!(order_id("r-1"), order_id("r-1"));
-        assert_ne!(order_id("r-1"), order_id("r-2"));
-        assert_ne!(order_id(""), order_id(""));
+        assert_eq!(new_order_id("r-1"), new_order_id("r-1"));
+        assert_ne!(new_order_id("r-1"), new_order_id("r-2"));
+        assert_ne!(new_order_id(""), new_order_id(""));
         // The value itself: were it to change, a repeat of an old call would be charged again.
-        assert_eq!(order_id("r-1").to_string(), "25893b66-31ce-5702-b25a-f52ded935105");
+        assert_eq!(new_order_id("r-1").to_string(), "25893b66-31ce-5702-b25a-f52ded935105");
+    }
+
+    #[test]
+    fn every_bad_field_of_a_list_is_named() {
+        let request = ListOrdersRequest {
+            page_size: -1,
+            page_token: "x".to_owned(),
+            state: 99,
+            customer_id: "x".repeat(65),
+            create_time_from: Some(Timestamp { seconds: -1, nanos: 0 }),
+            create_time_until: Some(Timestamp { seconds: -1, nanos: 0 }),
+        };
+        let fields: Vec<_> = page(request).expect_err("invalid").into_iter().map(|violation| violation.field).collect();
+        let expected = ["create_time_from", "create_time_until", "state", "customer_id", "page_size", "page_token"];
+        assert_eq!(fields, expected);
     }
 }

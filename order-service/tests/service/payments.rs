@@ -42,12 +42,13 @@ fn outcome(order_id: &str, event: payment_event::Event) -> Record {
 }
 
 fn completed(order_id: &str) -> Record {
-    let event = PaymentCompleted { gateway_reference: "ch_1".to_owned() };
+    let event = PaymentCompleted { gateway_reference: "ch_1".to_owned(), ..Default::default() };
     outcome(order_id, payment_event::Event::PaymentCompleted(event))
 }
 
 fn failed(order_id: &str) -> Record {
-    let event = PaymentFailed { code: "CARD_DECLINED".to_owned(), message: "declined".to_owned() };
+    let event =
+        PaymentFailed { code: "CARD_DECLINED".to_owned(), message: "declined".to_owned(), ..Default::default() };
     outcome(order_id, payment_event::Event::PaymentFailed(event))
 }
 

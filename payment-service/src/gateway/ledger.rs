@@ -1,4 +1,4 @@
-//! The simulated gateway's memory: a SQLite file of every charge, so that "charged once" can be counted by anyone.
+//! The simulated gateway's memory: a SQLite file of every charge and refund, so that "charged once" can be counted by anyone.
 //!
 //! One thread writes it, all calls that wait at the same moment with one sync.
 
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::NoAnswer;
-use crate::payment::{Decline, Receipt};
+use crate::payment::{Decline, Receipt, Refund};
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS charges (
@@ -32,6 +32,13 @@ CREATE TABLE IF NOT EXISTS charges (
     time          INTEGER NOT NULL      -- microseconds since 1970
 ) STRICT;
 CREATE INDEX IF NOT EXISTS charges_by_key ON charges (key);
+CREATE TABLE IF NOT EXISTS refunds (
+    key           TEXT PRIMARY KEY,     -- as of the charge
+    amount        INTEGER NOT NULL,     -- in the currency's minor unit
+    currency_code TEXT NOT NULL,
+    reference     TEXT NOT NULL,
+    time          INTEGER NOT NULL      -- microseconds since 1970
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -69,15 +76,15 @@ impl Ledger {
         Ok(Self { calls })
     }
 
-    /// Counts the call and returns its number: 1 for the first one under the key.
-    pub(super) async fn count(&self, key: StreamId) -> Result<u32, NoAnswer> {
+    /// Counts the call and returns its number: 1 for the first one of its kind under the key.
+    pub(super) async fn count(&self, kind: &'static str, key: StreamId) -> Result<u32, NoAnswer> {
         self.ask(move |ledger| {
             ledger
                 .prepare_cached(
                     "INSERT INTO calls (key, count) VALUES (?1, 1)
                      ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
                 )?
-                .query_row([key.to_string()], |row| row.get(0))
+                .query_row([format!("{kind} {key}")], |row| row.get(0))
         })
         .await
     }
@@ -91,7 +98,7 @@ impl Ledger {
         remembered: SystemTime,
     ) -> Result<Receipt, NoAnswer> {
         self.ask(move |ledger| {
-            if let Some(receipt) = newest(ledger, key, remembered)? {
+            if let Some((receipt, _)) = newest(ledger, key, remembered)? {
                 return Ok(receipt);
             }
             let receipt = decline.map_or_else(
@@ -104,8 +111,41 @@ impl Ledger {
         .await
     }
 
-    /// The key's newest receipt, however old.
-    pub(super) async fn find(&self, key: StreamId) -> Result<Option<Receipt>, NoAnswer> {
+    /// Gives the key's charge back, once; or bars the key where there is none, as a decline that every later charge gets.
+    pub(super) async fn refund(&self, key: StreamId, money: Money) -> Result<Refund, NoAnswer> {
+        self.ask(move |ledger| {
+            match newest(ledger, key, SystemTime::UNIX_EPOCH)? {
+                Some((Receipt::Charged { .. }, _)) => {}
+                Some((Receipt::Declined(_), _)) => return Ok(Refund::NothingCharged),
+                None => {
+                    let message = "cancelled before it was charged".to_owned();
+                    let barred = Receipt::Declined(Decline { code: "CANCELLED".to_owned(), message });
+                    record(ledger, key, money, &barred)?;
+                    return Ok(Refund::NothingCharged);
+                }
+            }
+            ledger
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO refunds (key, amount, currency_code, reference, time)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![
+                    key.to_string(),
+                    money.amount(),
+                    money.currency_code(),
+                    format!("re_{}", Uuid::now_v7().simple()),
+                    to_micros(SystemTime::now())
+                ])?;
+            let reference = ledger
+                .prepare_cached("SELECT reference FROM refunds WHERE key = ?1")?
+                .query_row([key.to_string()], |row| row.get(0))?;
+            Ok(Refund::Refunded { reference })
+        })
+        .await
+    }
+
+    /// The key's newest receipt and its amount, however old.
+    pub(super) async fn find(&self, key: StreamId) -> Result<Option<(Receipt, i64)>, NoAnswer> {
         self.ask(move |ledger| newest(ledger, key, SystemTime::UNIX_EPOCH)).await
     }
 
@@ -174,19 +214,20 @@ fn record(ledger: &Connection, key: StreamId, money: Money, receipt: &Receipt) -
     Ok(())
 }
 
-fn newest(ledger: &Connection, key: StreamId, since: SystemTime) -> rusqlite::Result<Option<Receipt>> {
+fn newest(ledger: &Connection, key: StreamId, since: SystemTime) -> rusqlite::Result<Option<(Receipt, i64)>> {
     ledger
         .prepare_cached(
-            "SELECT reference, decline_code, message FROM charges
+            "SELECT reference, decline_code, message, amount FROM charges
              WHERE key = ?1 AND time >= ?2 ORDER BY id DESC LIMIT 1",
         )?
         .query_row(params![key.to_string(), to_micros(since)], receipt)
         .optional()
 }
 
-fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
-    Ok(match row.get(0)? {
+fn receipt(row: &Row<'_>) -> rusqlite::Result<(Receipt, i64)> {
+    let receipt = match row.get(0)? {
         Some(reference) => Receipt::Charged { reference },
         None => Receipt::Declined(Decline { code: row.get(1)?, message: row.get(2)? }),
-    })
+    };
+    Ok((receipt, row.get(3)?))
 }

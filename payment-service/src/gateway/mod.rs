@@ -10,12 +10,23 @@ use std::{future::Future, time::Duration};
 
 use event_sourcing::{event::StreamId, money::Money};
 
-use crate::payment::Receipt;
+use crate::payment::{Receipt, Refund};
 
-/// Why a call has no answer. The charge may or may not have been made.
+/// Why a call has no answer. It may or may not have had its effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway gave no answer: {0}")]
 pub struct NoAnswer(pub String);
+
+/// What a gateway knows of a charge that may have been made long ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This became of it.
+    Receipt(Receipt),
+    /// There was none.
+    Nothing,
+    /// It can't tell any more.
+    Unknown,
+}
 
 /// Moves money. The key of a payment is its order's id: one order, one payment.
 pub trait Gateway: Send + Sync + 'static {
@@ -25,6 +36,10 @@ pub trait Gateway: Send + Sync + 'static {
     /// Charges an amount, once for each key. A decline is an answer.
     fn charge(&self, key: StreamId, money: Money) -> impl Future<Output = Result<Receipt, NoAnswer>> + Send;
 
-    /// What became of the charge under a key, however long ago; `None`: there was none.
-    fn find(&self, key: StreamId) -> impl Future<Output = Result<Option<Receipt>, NoAnswer>> + Send;
+    /// Sees to it that nothing stays charged under a key, once: gives the charge back if there is one, and if there is
+    /// none, takes care that none can be made any more, by a call that is still under way either.
+    fn refund(&self, key: StreamId, money: Money) -> impl Future<Output = Result<Refund, NoAnswer>> + Send;
+
+    /// What became of the charge under a key.
+    fn find(&self, key: StreamId) -> impl Future<Output = Result<Found, NoAnswer>> + Send;
 }

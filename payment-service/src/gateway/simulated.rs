@@ -8,8 +8,8 @@ use std::{
 
 use event_sourcing::{event::StreamId, money::Money};
 
-use super::{Gateway, NoAnswer, ledger::Ledger};
-use crate::payment::{Decline, Receipt};
+use super::{Found, Gateway, NoAnswer, ledger::Ledger};
+use crate::payment::{Decline, Receipt, Refund};
 
 /// What an amount makes the gateway do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +24,28 @@ pub enum Behaviour {
     FailAtFirst(u32),
     /// Charge at the first call, and lose the answer.
     LoseTheAnswer,
+    /// Charge at the first call, never answer, and know nothing of it when asked.
+    ForgetTheCharge,
+    /// Charge; when it is to be given back, refuse for good.
+    RefuseTheRefund,
+    /// Charge; give it back at the first call, and lose that answer.
+    LoseTheRefundsAnswer,
+    /// Charge; fail this many calls for the refund, then give it back.
+    FailTheRefundAtFirst(u32),
 }
 
 /// The amounts that make the gateway do something else than charge, in any currency's minor unit.
-pub const AMOUNTS: [(i64, Behaviour); 6] = [
+pub const AMOUNTS: [(i64, Behaviour); 10] = [
     (4001, Behaviour::Decline("CARD_DECLINED", "the card was declined")),
     (4002, Behaviour::Decline("INSUFFICIENT_FUNDS", "the account does not cover the amount")),
     (4003, Behaviour::Decline("EXPIRED_CARD", "the card has expired")),
     (5001, Behaviour::Slow(Duration::from_secs(5))),
     (5002, Behaviour::FailAtFirst(3)),
     (5003, Behaviour::LoseTheAnswer),
+    (5004, Behaviour::ForgetTheCharge),
+    (6001, Behaviour::RefuseTheRefund),
+    (6002, Behaviour::LoseTheRefundsAnswer),
+    (6003, Behaviour::FailTheRefundAtFirst(3)),
 ];
 
 /// The simulated gateway.
@@ -49,12 +61,14 @@ impl Simulated {
         Ok(Self { ledger: Ledger::open(ledger)?, latency, remembers })
     }
 
-    async fn answer(&self, key: StreamId, money: Money) -> Result<Receipt, NoAnswer> {
+    async fn answer_to_charge(&self, key: StreamId, money: Money) -> Result<Receipt, NoAnswer> {
         let remembered = SystemTime::now().checked_sub(self.remembers).unwrap_or(SystemTime::UNIX_EPOCH);
         let charge = async |decline| self.ledger.charge(key, money, decline, remembered).await;
-        let behaviour = AMOUNTS.iter().find(|(amount, _)| *amount == money.amount()).map(|(_, behaviour)| *behaviour);
-        match behaviour.unwrap_or(Behaviour::Charge) {
-            Behaviour::Charge => charge(None).await,
+        match behaviour(money) {
+            Behaviour::Charge
+            | Behaviour::RefuseTheRefund
+            | Behaviour::LoseTheRefundsAnswer
+            | Behaviour::FailTheRefundAtFirst(_) => charge(None).await,
             Behaviour::Decline(code, message) => {
                 charge(Some(Decline { code: code.to_owned(), message: message.to_owned() })).await
             }
@@ -62,17 +76,56 @@ impl Simulated {
                 tokio::time::sleep(by).await;
                 charge(None).await
             }
-            Behaviour::FailAtFirst(calls) => match self.ledger.count(key).await? {
+            Behaviour::FailAtFirst(calls) => match self.ledger.count("charge", key).await? {
                 call if call <= calls => Err(NoAnswer("503 Service Unavailable".to_owned())),
                 _ => charge(None).await,
             },
             Behaviour::LoseTheAnswer => {
-                let call = self.ledger.count(key).await?;
+                let call = self.ledger.count("charge", key).await?;
                 let receipt = charge(None).await?;
                 if call == 1 { Err(NoAnswer("the connection broke".to_owned())) } else { Ok(receipt) }
             }
+            Behaviour::ForgetTheCharge => {
+                charge(None).await?;
+                Err(NoAnswer("the connection broke".to_owned()))
+            }
         }
     }
+
+    async fn answer_to_refund(&self, key: StreamId, money: Money) -> Result<Refund, NoAnswer> {
+        let refund = async || self.ledger.refund(key, money).await;
+        match behaviour(money) {
+            Behaviour::RefuseTheRefund => match self.ledger.find(key).await? {
+                Some((Receipt::Charged { .. }, _)) => {
+                    Ok(Refund::Refused("the card does not take money back".to_owned()))
+                }
+                Some((Receipt::Declined(_), _)) | None => refund().await,
+            },
+            Behaviour::LoseTheRefundsAnswer => {
+                let call = self.ledger.count("refund", key).await?;
+                let answer = refund().await?;
+                if call == 1 { Err(NoAnswer("the connection broke".to_owned())) } else { Ok(answer) }
+            }
+            Behaviour::FailTheRefundAtFirst(calls) => match self.ledger.count("refund", key).await? {
+                call if call <= calls => Err(NoAnswer("503 Service Unavailable".to_owned())),
+                _ => refund().await,
+            },
+            Behaviour::Slow(by) => {
+                tokio::time::sleep(by).await;
+                refund().await
+            }
+            Behaviour::Charge
+            | Behaviour::Decline(..)
+            | Behaviour::FailAtFirst(_)
+            | Behaviour::LoseTheAnswer
+            | Behaviour::ForgetTheCharge => refund().await,
+        }
+    }
+}
+
+fn behaviour(money: Money) -> Behaviour {
+    let known = AMOUNTS.iter().find(|(amount, _)| *amount == money.amount());
+    known.map_or(Behaviour::Charge, |(_, behaviour)| *behaviour)
 }
 
 impl Gateway for Simulated {
@@ -82,12 +135,22 @@ impl Gateway for Simulated {
 
     async fn charge(&self, key: StreamId, money: Money) -> Result<Receipt, NoAnswer> {
         tokio::time::sleep(self.latency).await;
-        self.answer(key, money).await
+        self.answer_to_charge(key, money).await
     }
 
-    async fn find(&self, key: StreamId) -> Result<Option<Receipt>, NoAnswer> {
+    async fn refund(&self, key: StreamId, money: Money) -> Result<Refund, NoAnswer> {
         tokio::time::sleep(self.latency).await;
-        self.ledger.find(key).await
+        self.answer_to_refund(key, money).await
+    }
+
+    async fn find(&self, key: StreamId) -> Result<Found, NoAnswer> {
+        tokio::time::sleep(self.latency).await;
+        let found = self.ledger.find(key).await?;
+        Ok(match found {
+            Some((_, amount)) if AMOUNTS.contains(&(amount, Behaviour::ForgetTheCharge)) => Found::Unknown,
+            Some((receipt, _)) => Found::Receipt(receipt),
+            None => Found::Nothing,
+        })
     }
 }
 
@@ -112,8 +175,8 @@ mod tests {
         let first = gateway(&directory, DAY).charge(key, usd(500)).await.expect("charged");
         let again = gateway(&directory, DAY);
         assert_eq!(again.charge(key, usd(500)).await.as_ref(), Ok(&first));
-        assert_eq!(again.find(key).await, Ok(Some(first)));
-        assert_eq!(again.find(StreamId::generate()).await, Ok(None));
+        assert_eq!(again.find(key).await, Ok(Found::Receipt(first)));
+        assert_eq!(again.find(StreamId::generate()).await, Ok(Found::Nothing));
     }
 
     #[tokio::test]
@@ -124,7 +187,7 @@ mod tests {
         let first = gateway.charge(key, usd(500)).await.expect("charged");
         let second = gateway.charge(key, usd(500)).await.expect("charged");
         assert_ne!(first, second);
-        assert_eq!(gateway.find(key).await, Ok(Some(second)));
+        assert_eq!(gateway.find(key).await, Ok(Found::Receipt(second)));
     }
 
     #[tokio::test]
@@ -133,8 +196,9 @@ mod tests {
         let gateway = gateway(&directory, DAY);
         let key = StreamId::generate();
         assert!(gateway.charge(key, usd(5003)).await.is_err());
-        let found = gateway.find(key).await.expect("answers").expect("charged");
-        assert_eq!(gateway.charge(key, usd(5003)).await, Ok(found));
+        let found = gateway.find(key).await.expect("answers");
+        let receipt = gateway.charge(key, usd(5003)).await.expect("an answer");
+        assert_eq!(found, Found::Receipt(receipt));
     }
 
     #[tokio::test]
@@ -144,7 +208,7 @@ mod tests {
         let key = StreamId::generate();
         for _ in 0..3 {
             assert!(gateway.charge(key, usd(5002)).await.is_err());
-            assert_eq!(gateway.find(key).await, Ok(None));
+            assert_eq!(gateway.find(key).await, Ok(Found::Nothing));
         }
         assert!(matches!(gateway.charge(key, usd(5002)).await, Ok(Receipt::Charged { .. })));
     }
@@ -155,5 +219,49 @@ mod tests {
         let gateway = gateway(&directory, DAY);
         let receipt = gateway.charge(StreamId::generate(), usd(4002)).await.expect("an answer");
         assert!(matches!(receipt, Receipt::Declined(Decline { code, .. }) if code == "INSUFFICIENT_FUNDS"));
+    }
+
+    #[tokio::test]
+    async fn a_charge_is_given_back_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let gateway = gateway(&directory, DAY);
+        let key = StreamId::generate();
+        gateway.charge(key, usd(500)).await.expect("charged");
+        let refund = gateway.refund(key, usd(500)).await;
+        assert!(matches!(refund, Ok(Refund::Refunded { .. })));
+        assert_eq!(gateway.refund(key, usd(500)).await, refund);
+    }
+
+    #[tokio::test]
+    async fn a_refund_without_a_charge_bars_the_key() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let gateway = gateway(&directory, DAY);
+        let key = StreamId::generate();
+        assert_eq!(gateway.refund(key, usd(500)).await, Ok(Refund::NothingCharged));
+        assert!(matches!(gateway.charge(key, usd(500)).await, Ok(Receipt::Declined(_))), "a call that was late");
+        assert_eq!(gateway.refund(key, usd(500)).await, Ok(Refund::NothingCharged));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_may_refuse_to_give_back_or_lose_the_answer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let gateway = gateway(&directory, DAY);
+        let key = StreamId::generate();
+        gateway.charge(key, usd(6001)).await.expect("charged");
+        assert!(matches!(gateway.refund(key, usd(6001)).await, Ok(Refund::Refused(_))));
+        let key = StreamId::generate();
+        gateway.charge(key, usd(6002)).await.expect("charged");
+        assert!(gateway.refund(key, usd(6002)).await.is_err());
+        assert!(matches!(gateway.refund(key, usd(6002)).await, Ok(Refund::Refunded { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_may_not_know_what_it_did() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let gateway = gateway(&directory, DAY);
+        let key = StreamId::generate();
+        assert!(gateway.charge(key, usd(5004)).await.is_err());
+        assert!(gateway.charge(key, usd(5004)).await.is_err());
+        assert_eq!(gateway.find(key).await, Ok(Found::Unknown));
     }
 }
