@@ -81,15 +81,21 @@ impl Payments {
     }
 
     async fn list(&self, request: ListPaymentsRequest) -> Result<ListPaymentsResponse, CallError> {
+        let mut violations = Vec::new();
         let state = match PaymentState::try_from(request.state) {
             Ok(PaymentState::Unspecified) => None,
             Ok(state) => state.as_str_name().strip_prefix("PAYMENT_STATE_"),
             Err(_unknown) => {
-                return Err(CallError::Invalid(vec![Violation::new("state", "must be a state of payments")]));
+                violations.push(Violation::new("state", "must be a state of payments"));
+                None
             }
         };
         let filter = state.unwrap_or_default().to_owned();
-        let page = Page::parse(request.page_size, &request.page_token, filter).map_err(CallError::Invalid)?;
+        let page = match Page::parse(request.page_size, &request.page_token, filter) {
+            Ok(page) if violations.is_empty() => page,
+            Ok(_) => return Err(CallError::Invalid(violations)),
+            Err(of_the_page) => return Err(CallError::Invalid([violations, of_the_page].concat())),
+        };
         let (after, limit) = (page.after, page.size + 1);
         let mut payments = self
             .store

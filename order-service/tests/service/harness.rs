@@ -10,6 +10,7 @@ use event_sourcing::{
     store::{Location, Store},
 };
 use order_service::{Config, SERVICE, TOPIC};
+use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -23,7 +24,7 @@ pub(crate) struct Service {
     pub(crate) store: Store,
     shutdown: Shutdown,
     running: Option<JoinHandle<Result<(), Failure>>>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Service {
@@ -43,7 +44,7 @@ impl Service {
         let service = order_service::run(store.clone(), config, listener, Cluster::Existing, shutdown.clone());
         #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
         let running = Some(tokio::spawn(service));
-        Self { broker, address, store, shutdown, running, _directory: directory }
+        Self { broker, address, store, shutdown, running, directory }
     }
 
     /// Stops it as a signal would.
@@ -58,23 +59,28 @@ impl Service {
 
     /// An HTTP call: the status, the headers, the body.
     pub(crate) fn http(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address))
-            .header("content-type", content_type)
-            .body(body)
-            .expect("a request");
-        let mut response = agent.run(request).expect("an answer");
-        let header = |name: &str| {
-            response.headers().get(name).map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
-        };
-        Answer {
-            status: response.status().as_u16(),
-            content_type: header("content-type"),
-            location: header("location"),
-            body: response.body_mut().read_json().unwrap_or_default(),
+        let request = self.request(method, path).header("content-type", content_type);
+        Answer::of(agent().run(request.body(body).expect("a request")).expect("an answer"))
+    }
+
+    /// A POST of an order under an idempotency key.
+    pub(crate) fn keyed(&self, key: &str, body: &str) -> Answer {
+        let request = self.request("POST", "/orders").header("content-type", "application/json");
+        let request = request.header("idempotency-key", key).body(body.as_bytes()).expect("a request");
+        Answer::of(agent().run(request).expect("an answer"))
+    }
+
+    /// A GET whose body is read as it comes.
+    pub(crate) fn open(&self, path: &str, last_event_id: Option<&str>) -> ureq::http::Response<ureq::Body> {
+        let mut request = self.request("GET", path);
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
         }
+        agent().run(request.body(()).expect("a request")).expect("an answer")
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
+        ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.address))
     }
 
     pub(crate) fn post(&self, body: &str) -> Answer {
@@ -83,6 +89,13 @@ impl Service {
 
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.http("GET", path, "", b"")
+    }
+
+    /// Lets nothing be written to the store until it is dropped.
+    pub(crate) fn hold_the_disk(&self) -> Connection {
+        let connection = Connection::open(self.directory.path().join("orders.db")).expect("opens");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("held");
+        connection
     }
 
     pub(crate) fn stored_orders(&self) -> u64 {
@@ -98,7 +111,23 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
+pub(crate) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
 impl Answer {
+    fn of(mut response: ureq::http::Response<ureq::Body>) -> Self {
+        let header = |name: &str| {
+            response.headers().get(name).map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
+        };
+        Self {
+            status: response.status().as_u16(),
+            content_type: header("content-type"),
+            location: header("location"),
+            body: response.body_mut().read_json().unwrap_or_default(),
+        }
+    }
+
     pub(crate) fn order_id(&self) -> &str {
         self.body["orderId"].as_str().expect("an order id")
     }

@@ -2,4 +2,5 @@
 
 mod calls;
 mod harness;
+mod life;
 mod payments;

@@ -13,7 +13,7 @@ use prost::Message as _;
 use crate::harness::{PAYMENT_EVENTS, Service};
 
 /// A record as payment-service publishes it.
-fn outcome(order_id: &str, event: payment_event::Event) -> Record {
+pub(crate) fn outcome(order_id: &str, event: payment_event::Event) -> Record {
     let id = EventId::generate();
     let message = PaymentEvent {
         event_id: id.to_string(),
@@ -41,7 +41,7 @@ fn outcome(order_id: &str, event: payment_event::Event) -> Record {
     Record::of(&event, &source)
 }
 
-fn completed(order_id: &str) -> Record {
+pub(crate) fn completed(order_id: &str) -> Record {
     let event = PaymentCompleted { gateway_reference: "ch_1".to_owned(), ..Default::default() };
     outcome(order_id, payment_event::Event::PaymentCompleted(event))
 }
@@ -52,7 +52,7 @@ fn failed(order_id: &str) -> Record {
     outcome(order_id, payment_event::Event::PaymentFailed(event))
 }
 
-fn state(service: &Service, order_id: &str) -> String {
+pub(crate) fn state(service: &Service, order_id: &str) -> String {
     service.get(&format!("/orders/{order_id}")).body["state"].as_str().expect("a state").to_owned()
 }
 

@@ -14,7 +14,7 @@ use event_sourcing::{
         record::{Record, Source},
     },
     proto::{
-        orders::events::v1::{OrderCreated, OrderEvent, order_event},
+        orders::events::v1::{OrderCancellationRequested, OrderCreated, OrderEvent, order_event},
         payments::v1::{GetPaymentRequest, Payment, payment_service_client::PaymentServiceClient},
     },
     relay::Cluster,
@@ -27,7 +27,7 @@ use prost::Message as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tonic::Status;
+use tonic::{Status, transport::Channel};
 
 const ORDER_EVENTS: &str = "order-events";
 
@@ -95,14 +95,25 @@ impl World {
         ledger.query_row(sql, [order.to_string()], |row| row.get(0)).expect("reads")
     }
 
+    /// How often it was given back.
+    pub(crate) fn refunds(&self, order: StreamId) -> u64 {
+        let ledger = Connection::open(self.ledger()).expect("opens");
+        let sql = "SELECT count(*) FROM refunds WHERE key = ?1";
+        ledger.query_row(sql, [order.to_string()], |row| row.get(0)).expect("reads")
+    }
+
     fn ledger(&self) -> PathBuf {
         self.directory.path().join("charges.db")
     }
 }
 
 impl Service {
+    pub(crate) async fn grpc(&self) -> PaymentServiceClient<Channel> {
+        PaymentServiceClient::connect(format!("http://{}", self.address)).await.expect("connects")
+    }
+
     pub(crate) async fn payment(&self, order: &str) -> Result<Payment, Status> {
-        let mut grpc = PaymentServiceClient::connect(format!("http://{}", self.address)).await.expect("connects");
+        let mut grpc = self.grpc().await;
         let answer = grpc.get_payment(GetPaymentRequest { order_id: order.to_owned() }).await?;
         Ok(answer.into_inner().payment.expect("a payment"))
     }
@@ -133,21 +144,32 @@ pub(crate) fn order_created(amount: i64) -> (StreamId, Record) {
 
 /// The record of an order that was taken then.
 pub(crate) fn order_created_at(time: SystemTime, amount: i64) -> (StreamId, Record) {
-    let (stream, id) = (StreamId::generate(), EventId::generate());
+    let stream = StreamId::generate();
     let created = OrderCreated { amount, currency_code: "USD".to_owned(), ..Default::default() };
+    (stream, record(stream, time, "orders.events.v1.OrderCreated", order_event::Event::OrderCreated(created)))
+}
+
+/// The record of an order's cancellation.
+pub(crate) fn order_cancelled(order: StreamId) -> Record {
+    let event = order_event::Event::OrderCancellationRequested(OrderCancellationRequested {});
+    record(order, now(), "orders.events.v1.OrderCancellationRequested", event)
+}
+
+fn record(stream: StreamId, time: SystemTime, event_type: &str, event: order_event::Event) -> Record {
+    let id = EventId::generate();
     let message = OrderEvent {
         event_id: id.to_string(),
         order_id: stream.to_string(),
         version: 1,
         occur_time: Some(time.into()),
-        event: Some(order_event::Event::OrderCreated(created)),
+        event: Some(event),
     };
     let event = Event {
         position: Position(1),
         stream,
         version: Version(1),
         id,
-        event_type: "orders.events.v1.OrderCreated".to_owned(),
+        event_type: event_type.to_owned(),
         time,
         causation: None,
         traceparent: None,
@@ -158,5 +180,5 @@ pub(crate) fn order_created_at(time: SystemTime, amount: i64) -> (StreamId, Reco
         uri: "/order-service/test".to_owned(),
         message: "orders.events.v1.OrderEvent",
     };
-    (stream, Record::of(&event, &source))
+    Record::of(&event, &source)
 }

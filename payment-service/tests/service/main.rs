@@ -2,3 +2,4 @@
 
 mod charges;
 mod harness;
+mod refunds;
