@@ -51,3 +51,13 @@ pub fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Golden bytes: lines of a name and hexadecimal digits.
+///
+/// # Panics
+/// If a line is none.
+pub fn golden(text: &str) -> Vec<(&str, Vec<u8>)> {
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).expect("hex"), 16).expect("hex");
+    let line = |line| str::split_once(line, ' ').expect("a name and its bytes");
+    text.lines().map(line).map(|(name, hex)| (name, hex.as_bytes().chunks(2).map(byte).collect())).collect()
+}

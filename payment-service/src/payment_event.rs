@@ -136,6 +136,7 @@ mod tests {
     use event_sourcing::{
         event::{EventId, StreamId, Version, from_micros, now},
         money::MAX_AMOUNT,
+        testing::golden,
     };
     use proptest::prelude::*;
 
@@ -176,9 +177,55 @@ mod tests {
         }
     }
 
+    /// The bytes that were published and stored first, each with its type. They can never change.
+    const GOLDEN: &str = include_str!("payment_event.golden");
+
+    fn golden_events() -> Vec<PaymentEvent> {
+        let text = || "jane".to_owned();
+        vec![
+            PaymentEvent::Requested { money: Money::new(500, "USD").expect("valid"), order_time: from_micros(1) },
+            PaymentEvent::Completed { gateway_reference: "ch_1".to_owned(), settled_by: text() },
+            PaymentEvent::Failed {
+                decline: Decline { code: "CARD_DECLINED".to_owned(), message: "the card was declined".to_owned() },
+                settled_by: text(),
+            },
+            PaymentEvent::CancellationRequested,
+            PaymentEvent::Voided { settled_by: text() },
+            PaymentEvent::Refunded { gateway_reference: "re_1".to_owned(), settled_by: text() },
+            PaymentEvent::ReviewRequired(Review::ChargeUnknown),
+            PaymentEvent::ReviewRequired(Review::RefundRefused("too late".to_owned())),
+        ]
+    }
+
+    fn golden_envelope() -> Envelope {
+        Envelope {
+            id: EventId::parse("01a20859-c427-7384-b47b-d18ff68dd444").expect("an id"),
+            stream: StreamId::parse("7fca35d2-f40f-54e2-aa4f-e22156b4d64b").expect("an id"),
+            version: Version(7),
+            time: from_micros(1_793_476_800_000_000),
+        }
+    }
+
     #[test]
-    fn an_event_of_a_later_version_is_newer_not_malformed() {
-        let later = message::PaymentEvent { event: None, ..Default::default() };
-        assert!(matches!(PaymentEvent::decode(&later.encode_to_vec()), Err(PayloadError::Newer)));
+    fn every_event_reads_and_writes_the_bytes_it_always_had() {
+        let golden = golden(GOLDEN);
+        let written = golden_events().into_iter().map(|event| (event.event_type(), event.encode(&golden_envelope())));
+        assert_eq!(written.collect::<Vec<_>>(), golden);
+        let read: Vec<_> = golden.iter().map(|(_, bytes)| PaymentEvent::decode(bytes).expect("decodes")).collect();
+        assert_eq!(read, golden_events());
+        let with: Vec<_> = golden.iter().map(|(name, _)| *name).collect();
+        let without: Vec<_> = EVENT_TYPES.iter().filter(|name| !with.contains(name)).collect();
+        assert!(without.is_empty(), "no golden bytes of {without:?}");
+    }
+
+    /// A later program's field is passed over, and a later program's event is told apart from damage.
+    #[test]
+    fn a_field_and_an_event_of_a_later_version_do_no_harm() {
+        for ((_, bytes), event) in golden(GOLDEN).into_iter().zip(golden_events()) {
+            let later_field = [bytes, vec![0xfa, 0x3f, 0x01, 0x2a]].concat(); // field 1023: "*"
+            assert_eq!(PaymentEvent::decode(&later_field).expect("decodes"), event);
+        }
+        let later_event = [0x0a, 0x01, 0x78, 0xfa, 0x06, 0x00]; // event_id, and an empty message as field 111
+        assert!(matches!(PaymentEvent::decode(&later_event), Err(PayloadError::Newer)));
     }
 }
