@@ -11,6 +11,17 @@ mod orders_table;
 mod payment_outcomes;
 mod watchers;
 
+/// What the fuzz targets call.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::api::fuzz_http_order as http_order;
+
+    /// Reads a record as the inbox does.
+    pub fn read(record: &event_sourcing::kafka::record::Incoming<'_>) {
+        let _ = crate::payment_outcomes::read(record);
+    }
+}
+
 use event_sourcing::{
     inbox::Inbox,
     kafka::{args::KafkaArgs, client::Client, dead_letters},

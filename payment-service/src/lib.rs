@@ -12,6 +12,15 @@ pub mod payment;
 mod payment_event;
 mod payments_table;
 
+/// What the fuzz targets call.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads a record as the inbox does.
+    pub fn read(record: &event_sourcing::kafka::record::Incoming<'_>) {
+        let _ = crate::order_events::read(record);
+    }
+}
+
 use std::sync::Arc;
 
 use event_sourcing::{

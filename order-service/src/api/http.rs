@@ -286,3 +286,23 @@ fn with_json_names(mut error: CallError) -> CallError {
     }
     error
 }
+
+/// Reads what was sent to `POST /orders` and `GET /orders`, without a service behind it.
+#[cfg(fuzzing)]
+pub fn fuzz_http_order(body: &[u8], key: Option<&[u8]>, query: Vec<(String, String)>) {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = key.and_then(|key| HeaderValue::from_bytes(key).ok()) {
+        headers.insert("idempotency-key", value);
+    }
+    let key = idempotency_key(&headers);
+    if let Ok((request, violations)) = create_order_request(body) {
+        let request = CreateOrderRequest { request_id: key.ok().flatten().unwrap_or(request.request_id), ..request };
+        if details(request.clone()).is_ok() && violations.is_empty() {
+            assert!(request.amount > 0);
+        }
+        with_the_rest(violations, request);
+    }
+    if let Ok(request) = list_orders_request(query) {
+        let _ = super::requests::page(request);
+    }
+}

@@ -26,6 +26,9 @@ use crate::{
     watchers::Watchers,
 };
 
+#[cfg(fuzzing)]
+pub use self::http::fuzz_http_order;
+
 /// Every route of the service.
 pub(crate) fn routes(store: Store, watchers: Watchers, spans: Spans, health: &Health, metrics: &Metrics) -> Router {
     let shape = MessageJson::of(order_event::MESSAGE, DESCRIPTORS);
