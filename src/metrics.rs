@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use prometheus_client::{
@@ -120,5 +120,33 @@ impl InboxMetrics {
     /// Notes that everything that was published until then is read.
     pub(crate) fn read_through(&self, time: SystemTime) {
         self.read_through.fetch_max(to_micros(time), Ordering::Relaxed);
+    }
+}
+
+/// How long somebody has not answered. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Silence {
+    /// In microseconds since 1970; 0: the newest call was answered.
+    since: Arc<AtomicI64>,
+}
+
+impl Silence {
+    /// Notes a call that was answered.
+    pub fn answered(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes a call that was not.
+    pub fn unanswered(&self) {
+        let now = to_micros(SystemTime::now());
+        let _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed); // it began earlier
+    }
+
+    /// How long no call was answered.
+    pub fn lasts(&self) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => from_micros(since).elapsed().unwrap_or_default(),
+        }
     }
 }

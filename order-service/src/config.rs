@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 use event_sourcing::{
+    dead_letters::DeadLettersCommand,
     kafka::args::KafkaArgs,
     reconcile::ReconcileArgs,
     service::{listener::ListenArgs, log::LogArgs},
@@ -57,6 +58,12 @@ pub enum Command {
         /// Where the orders are kept: sqlite:PATH
         #[arg(long, env, default_value = STORE, value_name = "URL")]
         store: Location,
+    },
+    /// Shows what could not be read, and puts it back
+    DeadLetters {
+        /// What is to be done
+        #[command(subcommand)]
+        command: DeadLettersCommand,
     },
     /// Asks the running service whether it is ready; exits with 0 or 69
     Health {

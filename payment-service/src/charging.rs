@@ -15,7 +15,7 @@ use std::{
 use event_sourcing::{
     aggregate::{self, Cause, ExecuteError, Loaded},
     event::StreamId,
-    metrics::{self, Outcome},
+    metrics::{self, Outcome, Silence},
     money::Money,
     service::{
         failure::chain,
@@ -57,6 +57,8 @@ const DRAIN: Duration = Duration::from_millis(300);
 pub(crate) struct Calls {
     made: Family<Outcome, Counter>,
     duration: Histogram,
+    /// How long no call was answered.
+    pub(crate) silence: Silence,
 }
 
 impl Calls {
@@ -72,6 +74,7 @@ impl Calls {
                 "no_answer",
             ]),
             duration: metrics::durations(),
+            silence: Silence::default(),
         }
     }
 
@@ -82,6 +85,10 @@ impl Calls {
     }
 
     fn note(&self, began: Instant, answer: Option<&Answer>) {
+        match answer {
+            Some(_) => self.silence.answered(),
+            None => self.silence.unanswered(),
+        }
         let outcome = match answer {
             Some(Answer::Charge(Receipt::Charged { .. })) => "charged",
             Some(Answer::Charge(Receipt::Declined(_))) => "declined",

@@ -122,6 +122,7 @@ pub async fn run(
     let client = config.kafka.client(SERVICE)?;
     let spans = Spans::from_env(SERVICE)?;
     let calls = Calls::new();
+    let silence = calls.silence.clone();
     let metrics = Metrics::new(&store, TOPIC, order_events::TOPIC, |registry| calls.register(registry));
     let (agreed, agreement) = watch::channel(false);
     let taking_calls = agreement.clone();
@@ -151,7 +152,7 @@ pub async fn run(
         Some(address) => Some(listener::bind(address, "--ops-listen").await?),
         None => None,
     };
-    let health = Health::new(&store, "payments.v1.PaymentService");
+    let health = Health::new(&store, "payments.v1.PaymentService").and("gateway", silence);
     let routes = api::routes(store, &health, &metrics);
 
     let ops = listener::ops(&health, &metrics);

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use event_sourcing::{
+    dead_letters::{self, DeadLettersCommand},
     relay::Cluster,
     service::{cli, failure::Failure, health, listener, stop, telemetry},
 };
@@ -23,8 +24,14 @@ async fn main() -> ExitCode {
             payment_service::reconcile(&store, &kafka, reconcile).await
         }
         Some(Command::Rebuild { store }) => payment_service::rebuild(&store),
+        Some(Command::DeadLetters { command }) => put_back(command).await,
         Some(Command::Health { listen, ops_listen }) => health::ask(ops_listen.unwrap_or(listen)),
     })
+}
+
+async fn put_back(command: DeadLettersCommand) -> Result<(), Failure> {
+    let shutdown = stop::on_signals().map_err(Failure::configuration)?;
+    dead_letters::run(payment_service::SERVICE, command, shutdown).await
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

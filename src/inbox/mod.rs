@@ -34,7 +34,7 @@ use crate::{
     event::StreamId,
     kafka::{
         client::{self, Client, Quiet},
-        dead_letters::DeadLetters,
+        dead_letters::{self, DeadLetters},
         record::{Incoming, Received},
         topics::{self, Topic, TopicError},
     },
@@ -69,7 +69,8 @@ pub struct Inbox<A: Aggregate> {
     pub client: Client,
     /// The name of the service: its consumer group, and the prefix of its dead-letter topic.
     pub service: &'static str,
-    /// The topic that is read. The inbox waits for it and never makes it.
+    /// The topic that is read. The inbox waits for it and never makes it. What was set aside and put back is read
+    /// beside it, from a topic of the service's own.
     pub topic: String,
     /// The topic for what cannot be read; made by the inbox.
     pub dead_letters: Topic,
@@ -174,21 +175,29 @@ impl<A: Aggregate> Inbox<A> {
         };
         let missing = || kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
-        stop.block_on(topics::ensure(&self.client, &self.dead_letters)).ok_or(Ending::Stop)?.map_err(Ending::Topic)?;
-        let offsets: Offsets = self.store.offsets_blocking(&cluster, &self.topic)?.into_iter().collect();
+        let retries = Topic { name: dead_letters::retries_of(self.service), ..self.dead_letters.clone() };
+        let ensure = |topic| stop.block_on(topics::ensure(&self.client, topic)).ok_or(Ending::Stop);
+        ensure(&self.dead_letters)?.map_err(Ending::Topic)?;
+        let retried = ensure(&retries)?.map_err(Ending::Topic)?;
+        let read = [(&self.topic, partitions), (&retries.name, retried)];
+        let mut offsets = Offsets::new();
+        for (topic, _) in read {
+            let stored = self.store.offsets_blocking(&cluster, topic)?;
+            offsets.extend(stored.into_iter().map(|(partition, offset)| ((topic.clone(), partition), offset)));
+        }
         let mut config = self.client.consumer();
         config.set("statistics.interval.ms", "2000"); // tells how much is unread
         let consumer: Consumer = config.create_with_context(Lag(self.metrics.clone())).map_err(kafka)?;
-        consumer.assign(&self.assignment(partitions, &offsets).map_err(kafka)?).map_err(kafka)?;
+        consumer.assign(&self.assignment(read, &offsets).map_err(kafka)?).map_err(kafka)?;
         backoff.reset();
         tracing::info!(topic = self.topic, partitions, "reading");
 
-        let mut progress = Progress::new(cluster, self.topic.clone(), offsets);
+        let mut progress = Progress::new(cluster, offsets);
         loop {
             if stop.is_requested() {
                 return Err(Ending::Stop);
             }
-            tell_kafka(&consumer, &self.topic, progress.news());
+            tell_kafka(&consumer, progress.news());
             let batch = self.poll(&consumer, &progress.read, backoff)?;
             if batch.is_empty() && backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
                 backoff.reset();
@@ -208,16 +217,18 @@ impl<A: Aggregate> Inbox<A> {
         }
     }
 
-    fn assignment(&self, partitions: i32, offsets: &Offsets) -> Result<TopicPartitionList, KafkaError> {
+    fn assignment(&self, topics: [(&String, i32); 2], offsets: &Offsets) -> Result<TopicPartitionList, KafkaError> {
         let new = matches!(self.cluster, Cluster::New { .. });
         let mut list = TopicPartitionList::new();
-        for partition in 0..partitions {
-            let offset = match offsets.get(&partition) {
-                Some(offset) if !new => Offset::Offset(*offset),
-                // Not the beginning of what is left: records that were deleted before they were read are an error too.
-                _ => Offset::Offset(0),
-            };
-            list.add_partition_offset(&self.topic, partition, offset)?;
+        for (topic, partitions) in topics {
+            for partition in 0..partitions {
+                let offset = match offsets.get(&(topic.clone(), partition)) {
+                    Some(offset) if !new => Offset::Offset(*offset),
+                    // Not the beginning of what is left: what was deleted before it was read is an error too.
+                    _ => Offset::Offset(0),
+                };
+                list.add_partition_offset(topic, partition, offset)?;
+            }
         }
         Ok(list)
     }
@@ -245,18 +256,16 @@ impl<A: Aggregate> Inbox<A> {
 
     /// librdkafka does not say which partition it was: it is one whose offset is outside of what Kafka has.
     fn offset_lost(&self, consumer: &Consumer, offsets: &Offsets) -> Ending {
-        let assigned = consumer.assignment().map(|list| list.count()).unwrap_or_default();
-        let next = |partition: &i32| offsets.get(partition).copied().unwrap_or(0);
-        let lost = (0..i32::try_from(assigned).unwrap_or(i32::MAX)).find(|partition| {
+        let assigned = consumer.assignment().map(|list| list.to_topic_map()).unwrap_or_default();
+        let next = |place: &(String, i32)| offsets.get(place).copied().unwrap_or(0);
+        let lost = assigned.into_keys().find(|place| {
             consumer
-                .fetch_watermarks(&self.topic, *partition, client::ANSWER)
-                .is_ok_and(|(low, high)| !(low..=high).contains(&next(partition)))
+                .fetch_watermarks(&place.0, place.1, client::ANSWER)
+                .is_ok_and(|(low, high)| !(low..=high).contains(&next(place)))
         });
-        Ending::Error(InboxError::OffsetLost {
-            topic: self.topic.clone(),
-            partition: lost.unwrap_or(-1),
-            offset: lost.as_ref().map(next),
-        })
+        let offset = lost.as_ref().map(next);
+        let (topic, partition) = lost.unwrap_or_else(|| (self.topic.clone(), -1));
+        Ending::Error(InboxError::OffsetLost { topic, partition, offset })
     }
 
     /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between, or when
@@ -363,11 +372,11 @@ fn count(newer: &mut Newer, skipped: Vec<String>) {
 }
 
 /// For Kafka's lag tools alone: a failure costs nothing, and nothing here reads it.
-fn tell_kafka(consumer: &Consumer, topic: &str, news: Option<Vec<(i32, i64)>>) {
+fn tell_kafka(consumer: &Consumer, news: Option<Offsets>) {
     let Some(news) = news else { return };
     let mut list = TopicPartitionList::new();
-    for (partition, offset) in news {
-        let _ = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+    for ((topic, partition), offset) in news {
+        let _ = list.add_partition_offset(&topic, partition, Offset::Offset(offset));
     }
     let _ = consumer.commit(&list, CommitMode::Async);
 }

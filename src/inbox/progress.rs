@@ -1,4 +1,4 @@
-//! How far the topic was read: in memory, in the store, and as Kafka's lag tools know it.
+//! How far the topics were read: in memory, in the store, and as Kafka's lag tools know it.
 
 use std::{
     collections::HashMap,
@@ -13,13 +13,12 @@ use crate::{
 /// How long offsets that nothing depends on may wait for company: each commit is a sync to disk, or a request.
 const PUT_OFF: Duration = Duration::from_secs(1);
 
-/// The offset of the next record of each partition.
-pub(super) type Offsets = HashMap<i32, i64>;
+/// The offset of the next record of each partition of each topic.
+pub(super) type Offsets = HashMap<(String, i32), i64>;
 
-/// How far the topic was read.
+/// How far the topics were read.
 pub(super) struct Progress {
     cluster: String,
-    topic: String,
     /// What was handled, with or without an effect.
     pub(super) read: Offsets,
     /// What the store has. It is behind by records that led to nothing, which can as well be read again.
@@ -31,13 +30,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(cluster: String, topic: String, stored: Offsets) -> Self {
+    pub(super) fn new(cluster: String, stored: Offsets) -> Self {
         let now = Instant::now();
-        Self { cluster, topic, read: stored.clone(), told: stored.clone(), stored, stored_at: now, told_at: now }
+        Self { cluster, read: stored.clone(), told: stored.clone(), stored, stored_at: now, told_at: now }
     }
 
     pub(super) fn add(&mut self, batch: &[Received]) {
-        self.read.extend(batch.iter().map(|record| (record.partition, record.offset + 1)));
+        let next = |record: &Received| ((record.topic.clone(), record.partition), record.offset + 1);
+        self.read.extend(batch.iter().map(next));
     }
 
     pub(super) fn is_stored(&self) -> bool {
@@ -52,8 +52,12 @@ impl Progress {
     /// What is to be committed.
     pub(super) fn moves(&self) -> Vec<OffsetMove> {
         moved(&self.stored, &self.read)
-            .map(|(partition, from, to)| OffsetMove {
-                partition: TopicPartition { cluster: self.cluster.clone(), topic: self.topic.clone(), partition },
+            .map(|((topic, partition), from, to)| OffsetMove {
+                partition: TopicPartition {
+                    cluster: self.cluster.clone(),
+                    topic: topic.clone(),
+                    partition: *partition,
+                },
                 from,
                 to,
             })
@@ -66,20 +70,18 @@ impl Progress {
     }
 
     /// What Kafka is to be told, now and then.
-    pub(super) fn news(&mut self) -> Option<Vec<(i32, i64)>> {
+    pub(super) fn news(&mut self) -> Option<Offsets> {
         if self.told == self.stored || self.told_at.elapsed() < PUT_OFF {
             return None;
         }
-        let news = moved(&self.told, &self.stored).map(|(partition, _, to)| (partition, to)).collect();
+        let news = moved(&self.told, &self.stored).map(|(place, _, to)| (place.clone(), to)).collect();
         self.told.clone_from(&self.stored);
         self.told_at = Instant::now();
         Some(news)
     }
 }
 
-fn moved(before: &Offsets, after: &Offsets) -> impl Iterator<Item = (i32, Option<i64>, i64)> {
-    after
-        .iter()
-        .map(|(&partition, &to)| (partition, before.get(&partition).copied(), to))
-        .filter(|(_, from, to)| *from != Some(*to))
+fn moved<'a>(before: &'a Offsets, after: &'a Offsets) -> impl Iterator<Item = (&'a (String, i32), Option<i64>, i64)> {
+    let moves = after.iter().map(|(place, &to)| (place, before.get(place).copied(), to));
+    moves.filter(|(_, from, to)| *from != Some(*to))
 }

@@ -62,6 +62,7 @@ impl EmbeddedBroker {
             for service in services {
                 cluster.create_topic(&checkpoint::topic_of(service), 1, 1)?;
                 cluster.create_topic(&dead_letters::topic_of(service), partitions, 1)?;
+                cluster.create_topic(&dead_letters::retries_of(service), partitions, 1)?;
             }
             cluster.bootstrap_servers().parse().map_err(|_not_one_address| EmbeddedError::Address)?
         };

@@ -24,7 +24,7 @@ use super::{
     metrics::{Metrics, Progress},
     stop::Stop,
 };
-use crate::store::Store;
+use crate::{metrics::Silence, store::Store};
 
 /// From how many unpublished events on no more calls are wanted: some gigabytes of the store.
 const ROOM: u64 = 10_000_000;
@@ -70,12 +70,21 @@ pub struct Health {
     name: &'static str,
     store: watch::Receiver<bool>,
     ready: watch::Sender<bool>,
+    /// Whom the service depends on besides, by the name in gRPC's health.
+    others: Vec<(&'static str, Silence)>,
 }
 
 impl Health {
     /// Ready from the start: a store that is open can write until it fails to.
     pub fn new(store: &Store, name: &'static str) -> Self {
-        Self { reporter: HealthReporter::new(), name, store: store.writable(), ready: watch::Sender::new(true) }
+        let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(true));
+        Self { reporter, name, store: store.writable(), ready, others: Vec::new() }
+    }
+
+    /// Another name: not serving once nobody has answered for long.
+    pub fn and(mut self, name: &'static str, silence: Silence) -> Self {
+        self.others.push((name, silence));
+        self
     }
 
     /// `grpc.health.v1.Health`.
@@ -100,8 +109,10 @@ impl Health {
             // What cannot be read is nothing new: the store tells that by itself.
             let progress = metrics.progress().await.unwrap_or_default();
             let states = States::of(stop.is_requested(), *self.store.borrow_and_update(), progress);
-            if told.replace(states) != Some(states) {
-                self.tell(states).await;
+            let others: Vec<_> = self.others.iter().map(|(name, silence)| (*name, silence.lasts() < STUCK)).collect();
+            if told.as_ref() != Some(&(states, others.clone())) {
+                self.tell(states, &others).await;
+                told = Some((states, others));
             }
             if stop.is_requested() {
                 return Ok(());
@@ -114,10 +125,11 @@ impl Health {
         }
     }
 
-    async fn tell(&mut self, states: States) {
+    async fn tell(&mut self, states: States, others: &[(&str, bool)]) {
         self.ready.send_replace(states.ready);
         let named = [("", states.ready), (self.name, states.ready), ("relay", states.relay), ("inbox", states.inbox)];
-        for (name, good) in named {
+        for (name, good) in named.iter().chain(others) {
+            let (name, good) = (*name, *good);
             let status = if good { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.reporter.set_service_status(name, status).await;
         }

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod checks;
+mod dead_letters;
 mod faults;
 mod figures;
 mod kafka;
@@ -54,10 +55,11 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 6] = [
+const SCENARIOS: [(&str, &str, Scenario); 7] = [
     ("late-commit", "a late commit, held back by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to go on, and what settles it", refusals::run),
+    ("dead-letters", "what cannot be read, and is put back", dead_letters::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),
     (FIGURES, "figures", figures::run),

@@ -33,6 +33,7 @@ const ORDER_SERVICE: Grants<'_> = &[
     ("--topic", "order-events", OWN_TOPIC),
     ("--topic", "order-service.checkpoints", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
     ("--topic", "order-service.dead-letters", OWN_TOPIC),
+    ("--topic", "order-service.retries", &["Create", "Describe", "DescribeConfigs", "Read"]),
     ("--topic", "payment-events", &["Describe", "Read"]),
     ("--group", "order-service", &["Read"]),
     ("--transactional-id", "order-service-", &["Describe", "Write"]), // a prefix: the store's id follows
@@ -42,9 +43,18 @@ const PAYMENT_SERVICE: Grants<'_> = &[
     ("--topic", "payment-events", OWN_TOPIC),
     ("--topic", "payment-service.checkpoints", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
     ("--topic", "payment-service.dead-letters", OWN_TOPIC),
+    ("--topic", "payment-service.retries", &["Create", "Describe", "DescribeConfigs", "Read"]),
     ("--topic", "order-events", &["Describe", "Read"]),
     ("--group", "payment-service", &["Read"]),
     ("--transactional-id", "payment-service-", &["Describe", "Write"]),
+];
+
+/// Who lists the dead letters of order-service, and puts them back.
+const OPERATOR: Grants<'_> = &[
+    ("--topic", "order-service.dead-letters", &["Describe", "Read", "Write"]),
+    ("--topic", "order-service.retries", &["Describe", "Write"]),
+    ("--group", "order-service", &["Read"]),
+    ("--transactional-id", "order-service-dead-letters-", &["Describe", "Write"]),
 ];
 
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
@@ -52,7 +62,12 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let directory = tempfile::tempdir()?;
     certificates(directory.path())?;
     let (kafka, secure) = Kafka::start_secured(jars, directory.path())?;
-    for (user, grants) in [("order-service", ORDER_SERVICE), ("payment-service", PAYMENT_SERVICE), ("stranger", &[])] {
+    for (user, grants) in [
+        ("order-service", ORDER_SERVICE),
+        ("payment-service", PAYMENT_SERVICE),
+        ("operator", OPERATOR),
+        ("stranger", &[]),
+    ] {
         kafka.add_user(user, &password(user))?;
         for (resource, name, operations) in grants {
             kafka.grant(user, resource, name, operations)?;
@@ -73,6 +88,18 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let paid = reader.wait_for(&brokers, "payment-events", &placed).with_context(services)?;
     let settled =
         reader.wait_until(&brokers, "order-events", |records| records.len() == 2 * ORDERS).with_context(services)?;
+    crate::dead_letters::publish(&brokers, &["01a20859-c427-7384-b47b-d18ff68dd444".to_owned()])?;
+    fs::write(
+        directory.path().join("orders/operator.properties"),
+        properties(directory.path(), &scram("operator", &password("operator"))),
+    )?;
+    let operator = ["--kafka-brokers", &secure, "--kafka-config", "operator.properties"];
+    let ask = |what: &[&str]| orders.subcommand(&[&["dead-letters"], what, &operator].concat());
+    orders.wait_for_line(&["set aside a record"])?;
+    let (code, said) = ask(&["list"])?;
+    ensure!(code == Some(0) && said.contains("there is no such order"), "{code:?}: {said}");
+    let (code, said) = ask(&["replay", "--all"])?;
+    ensure!(code == Some(0) && said.contains("1 put back"), "{code:?}: {said}");
     let mut findings = Vec::new();
     for service in [&orders, &payments] {
         let refused: Vec<_> =

@@ -192,10 +192,16 @@ impl Service {
         Ok(())
     }
 
+    /// A subcommand with its files.
+    pub(crate) fn command_of(&self, args: &[&str]) -> Command {
+        let mut command = Command::new((self.command)().get_program());
+        command.args(args).current_dir(&self.directory);
+        command
+    }
+
     /// Runs a subcommand with its files, and returns the exit code and what it printed.
     pub(crate) fn subcommand(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
-        let mut command = Command::new((self.command)().get_program());
-        let output = command.args(args).current_dir(&self.directory).output()?;
+        let output = self.command_of(args).output()?;
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         Ok((output.status.code(), text))
     }

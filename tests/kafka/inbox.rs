@@ -194,3 +194,30 @@ async fn a_store_or_a_broker_that_fails_for_a_while_is_waited_for() {
 fn limit_pages(pages: u32) -> Commit {
     Commit::table(move |table| table.pragma_update(None, "max_page_count", pages))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_back_is_read_and_set_aside_again_with_its_origin_and_a_count() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let _inbox = start_inbox(&store, &broker);
+    let stream = StreamId::generate();
+    let retries = dead_letters::retries_of(SERVICE);
+    let mut good = record(stream, EventId::generate(), b"again");
+    good.topic.clone_from(&retries);
+    let mut bad = record(stream, EventId::generate(), b"\xff");
+    bad.topic = retries;
+    for (name, value) in [
+        ("dead_letter_topic", "elsewhere"),
+        ("dead_letter_partition", "2"),
+        ("dead_letter_offset", "17"),
+        ("dead_letter_failures", "4"),
+    ] {
+        bad.headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+    }
+    publish(&broker, &[bad, good.clone(), good]);
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| !letters.is_empty());
+    assert_eq!(letters[0].header("dead_letter_offset"), Some("17"));
+    assert_eq!(letters[0].header("dead_letter_failures"), Some("5"));
+    eventually("the other one is read", || head(&store) == Position(1));
+    assert_eq!(words(&store, stream).await, ["again"]);
+}
