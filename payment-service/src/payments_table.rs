@@ -151,11 +151,13 @@ mod tests {
 
     use event_sourcing::{
         aggregate::{Envelope, Payload as _},
-        event::{EventId, Position, Version, now},
+        event::{EventId, NewEvent, Position, Version, now},
         money::Money,
+        store::{Append, Commit, Location, Owner, Store},
     };
 
     use super::*;
+    use crate::payment::Review;
 
     fn event(order: StreamId, time: SystemTime, event: &PaymentEvent) -> Event {
         let envelope = Envelope { id: EventId::generate(), stream: order, version: Version(1), time };
@@ -197,5 +199,75 @@ mod tests {
         postpone(&table, orders[2], start).expect("nothing to postpone");
         assert_eq!(due(9), [orders[0], orders[1]]);
         assert_eq!(unfinished(&table).expect("reads").len(), 2);
+    }
+
+    /// What the log gives is what the events left one by one, and what is no event stays.
+    #[test]
+    fn a_rebuild_gives_the_same_table_with_its_attempts() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let location = Location::sqlite(directory.path().join("payments.db"));
+        let owner = Owner { service: "payment-service", event_types: crate::payment_event::EVENT_TYPES };
+        let store = Store::open(&location, owner, PaymentsTable).expect("opens");
+        let settled_by = String::new;
+        let requested = || PaymentEvent::Requested {
+            money: Money::new(500, "USD").expect("valid"),
+            order_time: SystemTime::UNIX_EPOCH,
+        };
+        let completed = || PaymentEvent::Completed { gateway_reference: "ch".to_owned(), settled_by: settled_by() };
+        let review = || PaymentEvent::ReviewRequired(Review::ChargeUnknown);
+        let cancelled = || PaymentEvent::CancellationRequested;
+        let refunded = || PaymentEvent::Refunded { gateway_reference: "re".to_owned(), settled_by: settled_by() };
+        for life in [
+            vec![requested()],
+            vec![requested(), completed()],
+            vec![requested(), cancelled()],
+            vec![requested(), completed(), cancelled()],
+            vec![requested(), cancelled(), completed()],
+            vec![requested(), cancelled(), completed(), refunded()],
+            vec![requested(), review()],
+            vec![requested(), review(), cancelled()],
+            vec![requested(), review(), cancelled(), completed()],
+            vec![requested(), cancelled(), PaymentEvent::Voided { settled_by: settled_by() }],
+            vec![PaymentEvent::Voided { settled_by: settled_by() }],
+        ] {
+            let order = StreamId::generate();
+            let events = life.iter().zip(1..).map(|(event, version)| {
+                let envelope =
+                    Envelope { id: EventId::generate(), stream: order, version: Version(version), time: now() };
+                NewEvent {
+                    id: envelope.id,
+                    event_type: event.event_type(),
+                    time: envelope.time,
+                    causation: None,
+                    traceparent: None,
+                    payload: event.encode(&envelope),
+                }
+            });
+            let append = Append { stream: order, expected: Version::NONE, events: events.collect() };
+            store.commit_blocking(Commit::append(append)).expect("stored");
+            let due = now() + Duration::from_secs(17);
+            store.commit_blocking(Commit::table(move |table| postpone(table, order, due))).expect("stored");
+        }
+        let before = store.read_blocking(rows).expect("reads");
+        assert_eq!(before.len(), 10);
+        assert_eq!(before.iter().filter(|row| row.contains("failed_attempts: 1")).count(), 5);
+        drop(store);
+        Store::rebuild(&location, owner, PaymentsTable).expect("rebuilt");
+        let store = Store::open(&location, owner, PaymentsTable).expect("opens");
+        assert_eq!(store.read_blocking(rows).expect("reads"), before);
+    }
+
+    fn rows(table: &Connection) -> rusqlite::Result<Vec<String>> {
+        let sql = "SELECT order_id, state, create_time, cancelled, failed_attempts, due_time FROM payments ORDER BY 1";
+        table
+            .prepare(sql)?
+            .query_map([], |row| {
+                let order = StreamId(row.get(0)?);
+                let (state, time): (String, i64) = (row.get(1)?, row.get(2)?);
+                let (cancelled, failed_attempts, due): (bool, u32, Option<i64>) =
+                    (row.get(3)?, row.get(4)?, row.get(5)?);
+                Ok(format!("{order} {state} {time} {cancelled} failed_attempts: {failed_attempts} {due:?}"))
+            })?
+            .collect()
     }
 }
