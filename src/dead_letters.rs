@@ -12,15 +12,15 @@ use std::{
 
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError};
+use rdkafka::error::KafkaError;
 use serde_json::json;
 
 use crate::{
     kafka::{
         args::KafkaArgs,
-        client::{self, Client, Consumer},
+        client::Client,
         dead_letters::{self, Letter, Origin},
-        record::Received,
+        partition_log::PartitionLog,
         topics,
         transaction::Outcome,
         writer::{Ended, Writer},
@@ -113,7 +113,8 @@ fn open_letters(client: &Client, service: &str) -> Result<BTreeMap<Origin, Lette
     let mut letters: BTreeMap<Origin, Letter> = BTreeMap::new();
     let mut put_back = BTreeSet::new();
     for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
-        each_record(client, &topic, partition, |record| {
+        let mut log = PartitionLog::open(client, &topic, partition)?;
+        while let Some(record) = log.read()? {
             if let Some(mark) = dead_letters::mark(&record) {
                 put_back.insert(mark);
             } else if let Some(letter) = Letter::of(record)
@@ -121,27 +122,10 @@ fn open_letters(client: &Client, service: &str) -> Result<BTreeMap<Origin, Lette
             {
                 letters.insert(letter.origin.clone(), letter);
             }
-        })?;
+        }
     }
     letters.retain(|origin, letter| !put_back.contains(&(origin.clone(), letter.failures)));
     Ok(letters)
-}
-
-fn each_record(client: &Client, topic: &str, partition: i32, mut take: impl FnMut(Received)) -> Result<(), KafkaError> {
-    let mut config = client.consumer();
-    config.set("enable.partition.eof", "true");
-    config.set("auto.offset.reset", "earliest");
-    let consumer: Consumer = client::create(&config)?;
-    let (low, end) = topics::wait_until_decided(client, &consumer, topic, partition)?;
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
-    consumer.assign(&assignment)?;
-    while low < end
-        && let Some(message) = client::next_before(&consumer, end)?
-    {
-        take(Received::from_librdkafka(&message));
-    }
-    Ok(())
 }
 
 fn list(letters: &BTreeMap<Origin, Letter>, json: bool) -> io::Result<()> {

@@ -13,6 +13,7 @@
 //! services say to each other; nothing else here knows of orders and payments.
 
 pub mod aggregate;
+pub mod audit;
 pub mod dead_letters;
 pub mod event;
 pub mod inbox;

@@ -171,7 +171,11 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// Returns how many of the store's events the topic has. What the store lacks is taken in, where that is asked for.
     fn run(&self) -> Result<Position, ReconcileError> {
-        let mut topic = TopicLog::open(&self.relay.client, &self.relay.topic.name, &self.relay.source().uri)?;
+        let mut topic = TopicLog::open(
+            &self.relay.client,
+            &self.relay.topic.name,
+            &self.relay.store.id().source(self.relay.service),
+        )?;
         let mut stored = Vec::new().into_iter();
         let mut missing = Vec::new();
         let mut last = Position::START;

@@ -37,8 +37,7 @@ use crate::{
 /// whether it holds one or five hundred.
 const BATCH: usize = 500;
 
-/// How often the number of partitions is looked at. librdkafka takes new ones into account with its next metadata, most
-/// often some minutes later, but sooner when a broker goes away.
+/// How often the number of partitions is looked at. Until then nothing goes astray: every record names its partition.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// How the cluster came to be.
@@ -221,9 +220,9 @@ impl Relay {
                 position = self.agree(checkpoint, own)?;
                 // Each time: only what this writer has committed itself shows that nobody else came in between.
                 let claim = Checkpoint { publisher: own.publisher, ..checkpoint };
-                writer = self.commit(writer, &self.records(&[], claim))?;
+                writer = self.commit(writer, &[self.record_of(claim)])?;
             }
-            None => (writer, position) = self.begin(writer, own)?,
+            None => (writer, position) = self.begin(writer, own, partitions)?,
         }
         own.claimed = true;
         self.metrics.published.store(position.0, Ordering::Relaxed);
@@ -246,7 +245,7 @@ impl Relay {
             let Some((last, last_id)) = events.last().map(|event| (event.position, event.id)) else { continue };
             let checkpoint = Checkpoint { position: last, event: Some(last_id), publisher: own.publisher };
             let (began, began_at) = (Instant::now(), SystemTime::now());
-            let Ended { outcome, writer: next, error } = writer.commit(&self.records(&events, checkpoint));
+            let Ended { outcome, writer: next, error } = writer.commit(&self.records(&events, checkpoint, partitions));
             if next.is_none() {
                 self.metrics.retired.inc();
             }
@@ -275,7 +274,7 @@ impl Relay {
     }
 
     /// The first publishing of this store to this cluster.
-    fn begin(&self, writer: Writer, own: &Own) -> Result<(Writer, Position), Ending> {
+    fn begin(&self, writer: Writer, own: &Own, partitions: i32) -> Result<(Writer, Position), Ending> {
         let (position, events) = match &self.cluster {
             Cluster::New { unfinished } => (self.store.opened_at(), self.history(unfinished)?),
             Cluster::Existing => {
@@ -292,12 +291,12 @@ impl Relay {
         };
         let mut writer = writer;
         for batch in events.chunks(BATCH) {
-            writer = self.commit(writer, &self.records_of(batch))?;
+            writer = self.commit(writer, &self.records_of(batch, partitions))?;
         }
         // The checkpoint comes before the first event of the log, so that a missing one always means that it was lost.
         let event = self.event_at(position)?;
         let checkpoint = Checkpoint { position, event, publisher: own.publisher };
-        let writer = self.commit(writer, &self.records(&[], checkpoint))?;
+        let writer = self.commit(writer, &[self.record_of(checkpoint)])?;
         Ok((writer, position))
     }
 
@@ -386,23 +385,24 @@ impl Relay {
         self.spans.add(SpanKind::Producer, || format!("send {topic}"), parent, began, attributes);
     }
 
-    fn records(&self, events: &[Event], checkpoint: Checkpoint) -> Vec<Record> {
-        let mut records = self.records_of(events);
-        records.push(checkpoint::record(&self.checkpoints().name, self.store.id(), checkpoint));
+    fn records(&self, events: &[Event], checkpoint: Checkpoint, partitions: i32) -> Vec<Record> {
+        let mut records = self.records_of(events, partitions);
+        records.push(self.record_of(checkpoint));
         records
     }
 
-    fn records_of(&self, events: &[Event]) -> Vec<Record> {
-        let source = self.source();
+    fn records_of(&self, events: &[Event], partitions: i32) -> Vec<Record> {
+        let source = Source {
+            topic: self.topic.name.clone(),
+            uri: self.store.id().source(self.service),
+            message: self.message,
+            partitions,
+        };
         events.iter().map(|event| Record::of(event, &source)).collect()
     }
 
-    pub(crate) fn source(&self) -> Source {
-        Source {
-            topic: self.topic.name.clone(),
-            uri: format!("/{}/{}", self.service, self.store.id()),
-            message: self.message,
-        }
+    fn record_of(&self, checkpoint: Checkpoint) -> Record {
+        checkpoint::record(&self.checkpoints().name, self.store.id(), checkpoint)
     }
 
     /// Forgets to which cluster the store was published, and all that was known of its topic there.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 use event_sourcing::{
+    audit::AuditArgs,
     dead_letters::DeadLettersCommand,
     kafka::args::KafkaArgs,
     reconcile::ReconcileArgs,
@@ -48,6 +49,20 @@ pub enum Command {
         /// What may be done
         #[command(flatten)]
         reconcile: ReconcileArgs,
+
+        /// Kafka
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Compares the store with the topics, record by record, beside the running service; exits with 1 if it finds anything
+    Audit {
+        /// Where the orders are kept: sqlite:PATH
+        #[arg(long, env, default_value = STORE, value_name = "URL")]
+        store: Location,
+
+        /// How it is done
+        #[command(flatten)]
+        audit: AuditArgs,
 
         /// Kafka
         #[command(flatten)]

@@ -23,6 +23,7 @@ pub mod fuzzing {
 }
 
 use event_sourcing::{
+    audit::{self, Audit, AuditArgs},
     inbox::Inbox,
     kafka::{args::KafkaArgs, client::Client, dead_letters},
     metrics::RelayMetrics,
@@ -66,6 +67,20 @@ pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
 pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
     let store = Store::open(store, OWNER, OrdersTable).map_err(Failure::configuration)?;
     reconcile::run(relay(&store, &kafka.client(SERVICE)?, kafka), OWNER.event_types, args).await
+}
+
+/// Compares the store with both topics, beside the running service.
+pub async fn audit(store: &Location, kafka: &KafkaArgs, args: AuditArgs) -> Result<(), Failure> {
+    let audit = Audit::<Order> {
+        log: Log::open(store, OWNER).map_err(Failure::configuration)?,
+        client: kafka.client(SERVICE)?,
+        service: SERVICE,
+        topic: TOPIC,
+        message: order_event::MESSAGE,
+        followed: payment_outcomes::TOPIC,
+        reader: payment_outcomes::read,
+    };
+    audit::run(audit, |_| Ok(()), args).await
 }
 
 /// Makes the read tables anew from the log, while the service is stopped.

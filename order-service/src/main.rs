@@ -23,6 +23,7 @@ async fn main() -> ExitCode {
         Some(Command::Reconcile { store, reconcile, kafka }) => {
             order_service::reconcile(&store, &kafka, reconcile).await
         }
+        Some(Command::Audit { store, audit, kafka }) => order_service::audit(&store, &kafka, audit).await,
         Some(Command::Rebuild { store }) => order_service::rebuild(&store),
         Some(Command::DeadLetters { command }) => put_back(command).await,
         Some(Command::Health { listen, ops_listen }) => health::ask(ops_listen.unwrap_or(listen)),

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use event_sourcing::{
+    audit::AuditArgs,
     dead_letters::DeadLettersCommand,
     kafka::args::KafkaArgs,
     reconcile::ReconcileArgs,
@@ -53,6 +54,24 @@ pub enum Command {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
+    /// Compares the store with the topics, record by record, beside the running service; exits with 1 if it finds anything
+    Audit {
+        /// Where the payments are kept: sqlite:PATH
+        #[arg(long, env, default_value = STORE, value_name = "URL")]
+        store: Location,
+
+        /// The gateway whose ledger is compared
+        #[arg(long, env, default_value = GATEWAY, value_name = "URL")]
+        gateway: GatewayLocation,
+
+        /// How it is done
+        #[command(flatten)]
+        audit: AuditArgs,
+
+        /// Kafka
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
     /// Makes the tables for lists and lookups anew from the log; the service must be stopped
     Rebuild {
         /// Where the payments are kept: sqlite:PATH
@@ -79,6 +98,7 @@ pub enum Command {
 
 const LISTEN: &str = "127.0.0.1:3002";
 const STORE: &str = "sqlite:payments.db";
+const GATEWAY: &str = "simulated:charges.db";
 
 /// How the service runs.
 #[derive(Args, Clone, Debug)]
@@ -92,7 +112,7 @@ pub struct Config {
     pub store: Location,
 
     /// Who moves the money: simulated:PATH, a simulated gateway with its ledger in a file
-    #[arg(long, env, default_value = "simulated:charges.db", value_name = "URL")]
+    #[arg(long, env, default_value = GATEWAY, value_name = "URL")]
     pub gateway: GatewayLocation,
 
     /// How long the simulated gateway takes for each answer, in milliseconds

@@ -3,6 +3,7 @@
 //!
 //! Start with [`payment`], the rules; then [`run`], which connects them to the world.
 
+mod accounts;
 mod api;
 mod charging;
 mod config;
@@ -24,6 +25,7 @@ pub mod fuzzing {
 use std::sync::Arc;
 
 use event_sourcing::{
+    audit::{self, Audit, AuditArgs},
     inbox::Inbox,
     kafka::{args::KafkaArgs, client::Client, dead_letters},
     metrics::RelayMetrics,
@@ -48,6 +50,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use crate::config::{Cli, Command, Config, GatewayLocation};
 pub use crate::payments_table::unfinished;
 use crate::{
+    accounts::Accounts,
     charging::{Calls, Charging},
     gateway::simulated::Simulated,
     payment::Payment,
@@ -72,6 +75,26 @@ pub fn show_log(store: &Location, args: &LogArgs) -> Result<(), Failure> {
 pub async fn reconcile(store: &Location, kafka: &KafkaArgs, args: ReconcileArgs) -> Result<(), Failure> {
     let store = Store::open(store, OWNER, PaymentsTable).map_err(Failure::configuration)?;
     reconcile::run(relay(&store, &kafka.client(SERVICE)?, kafka), OWNER.event_types, args).await
+}
+
+/// Compares the store with both topics and with the gateway's ledger, beside the running service.
+pub async fn audit(
+    store: &Location,
+    gateway: &GatewayLocation,
+    kafka: &KafkaArgs,
+    args: AuditArgs,
+) -> Result<(), Failure> {
+    let audit = Audit::<Payment> {
+        log: Log::open(store, OWNER).map_err(Failure::configuration)?,
+        client: kafka.client(SERVICE)?,
+        service: SERVICE,
+        topic: TOPIC,
+        message: payment_event::MESSAGE,
+        followed: order_events::TOPIC,
+        reader: order_events::read,
+    };
+    let GatewayLocation::Simulated(ledger) = gateway.clone();
+    audit::run(audit, move |moment| Accounts::open(&ledger, moment), args).await
 }
 
 /// Makes the read tables anew from the log, while the service is stopped.

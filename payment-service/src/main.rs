@@ -23,6 +23,9 @@ async fn main() -> ExitCode {
         Some(Command::Reconcile { store, reconcile, kafka }) => {
             payment_service::reconcile(&store, &kafka, reconcile).await
         }
+        Some(Command::Audit { store, gateway, audit, kafka }) => {
+            payment_service::audit(&store, &gateway, &kafka, audit).await
+        }
         Some(Command::Rebuild { store }) => payment_service::rebuild(&store),
         Some(Command::DeadLetters { command }) => put_back(command).await,
         Some(Command::Health { listen, ops_listen }) => health::ask(ops_listen.unwrap_or(listen)),

@@ -153,6 +153,12 @@ pub(crate) fn mark(record: &Received) -> Option<(Origin, u32)> {
     Some((Origin::told_by(record)?, failures(record)))
 }
 
+/// The place in a topic of a record that was set aside, or put back, if that is where this one came from.
+pub(crate) fn set_aside_from(record: &Received, topic: &str) -> Option<(i32, i64)> {
+    let origin = Origin::told_by(record).filter(|origin| origin.topic == topic)?;
+    Some((origin.partition, origin.offset))
+}
+
 fn letter(topic: &str, record: &Received, reason: &str) -> Record {
     // The headers of someone else's topic are not believed: only what was put back has an origin and a count.
     let again = record.topic.ends_with(RETRIES);

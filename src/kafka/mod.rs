@@ -9,6 +9,8 @@ pub mod dead_letters;
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod partition;
+pub(crate) mod partition_log;
 pub(crate) mod producer;
 pub mod properties;
 pub mod record;

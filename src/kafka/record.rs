@@ -13,6 +13,7 @@ use rdkafka::{
     producer::BaseRecord,
 };
 
+use super::partition::partition_of;
 use crate::{
     event::{Event, EventId, StreamId, from_micros},
     service::trace_context,
@@ -42,6 +43,8 @@ pub struct Source {
     pub uri: String,
     /// The one message type of the topic, such as `orders.events.v1.OrderEvent`.
     pub message: &'static str,
+    /// How many partitions the topic has, and must go on to have.
+    pub partitions: i32,
 }
 
 const CONTENT_TYPE: &str = "application/protobuf";
@@ -64,10 +67,11 @@ impl Record {
         ];
         headers.extend(event.causation.map(|cause| text("ce_causationid", cause.to_string())));
         headers.extend(event.traceparent.clone().map(|context| text("traceparent", context)));
+        let key = event.stream.to_string().into_bytes();
         Self {
             topic: source.topic.clone(),
-            partition: None,
-            key: Some(event.stream.to_string().into_bytes()),
+            partition: Some(partition_of(&key, source.partitions)),
+            key: Some(key),
             value: Some(event.payload.clone()),
             headers,
         }
@@ -236,6 +240,7 @@ mod tests {
             topic: "order-events".to_owned(),
             uri: "/order-service/x".to_owned(),
             message: "orders.events.v1.OrderEvent",
+            partitions: 6,
         };
         let Record { topic, key, value, headers, .. } = Record::of(event, &source);
         Received { topic, partition: 0, offset: 7, key, value, headers, time: None }

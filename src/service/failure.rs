@@ -18,6 +18,9 @@ pub enum Failure {
         /// Why.
         source: Source,
     },
+    /// An audit found that something is not as it must be; what, it has said.
+    #[error("{0} findings: not everything is as it must be")]
+    Findings(u64),
     /// A part of it ended.
     #[error("{part} ended: {}", chain(source.as_ref()))]
     Part {
@@ -39,10 +42,11 @@ impl Failure {
         Self::Subcommand { name, source: source.into() }
     }
 
-    /// 78 for a wrong configuration, 69 for what a subcommand needs and does not get, 70 for a part that ended.
+    /// 1 for findings, 78 for a wrong configuration, 69 for what a subcommand needs and does not get, 70 for a part that ended.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(78),
+            Self::Findings(_) => ExitCode::from(1),
             Self::Subcommand { .. } => ExitCode::from(69),
             Self::Part { .. } => ExitCode::from(70),
         }

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use self::{reads::Readers, writer::Request};
 pub use self::{
-    reads::{Log, stream as events_of},
+    reads::{Log, Snapshot, stream as events_of},
     schema::OpenError,
 };
 use crate::{
@@ -74,6 +74,13 @@ impl std::fmt::Display for Location {
 /// Made once with the store. What the store does to the outside carries it, so that two stores never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StoreId(pub Uuid);
+
+impl StoreId {
+    /// The store as `ce_source` names it: `/order-service/<store id>`.
+    pub fn source(self, service: &str) -> String {
+        format!("/{service}/{self}")
+    }
+}
 
 impl std::fmt::Display for StoreId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

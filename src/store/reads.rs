@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use super::{Location, OpenError, Owner, ReadError, StoreId, schema};
+use super::{Location, OpenError, Owner, ReadError, StoreId, TopicPartition, schema};
 use crate::event::{Event, EventId, Position, StreamId, Version, from_micros};
 
 /// The log of a store, read beside the process that writes it.
@@ -41,11 +41,43 @@ impl Log {
         self.readers.read(|connection| all(connection, after, limit))
     }
 
+    /// The store as it is now.
+    pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        self.readers.read(|connection| {
+            let moment = connection.unchecked_transaction()?; // so that both are of one commit
+            // Taken first: what others have done by then, the store may know of, but not the other way round.
+            let time = SystemTime::now();
+            Ok(Snapshot { head: schema::head(&moment)?, offsets: all_offsets(&moment)?, time })
+        })
+    }
+
+    /// The next streams in the order of their ids, each whole up to a position: at least one, if there is one, and no
+    /// more than about `limit` events.
+    pub fn read_streams(
+        &self,
+        after: Option<StreamId>,
+        through: Position,
+        limit: usize,
+    ) -> Result<Vec<Vec<Event>>, ReadError> {
+        self.readers.read(|connection| streams(connection, after, through, limit))
+    }
+
     /// One stream's events after a position, in order.
     pub fn read_stream(&self, stream: StreamId, after: Position) -> Result<Vec<Event>, ReadError> {
         let events = self.readers.read(|connection| self::stream(connection, stream))?;
         Ok(events.into_iter().filter(|event| event.position > after).collect())
     }
+}
+
+/// A moment in the life of a store.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The newest position.
+    pub head: Position,
+    /// How far topics were read: the offset of the next record of each partition.
+    pub offsets: Vec<(TopicPartition, i64)>,
+    /// When it was.
+    pub time: SystemTime,
 }
 
 /// Enough for a disk; more would only wait for each other.
@@ -106,6 +138,34 @@ pub(super) fn all(connection: &Connection, after: Position, limit: usize) -> rus
     connection.prepare_cached(&sql)?.query_map(params![after.0, limit], event)?.collect()
 }
 
+fn streams(
+    connection: &Connection,
+    after: Option<StreamId>,
+    through: Position,
+    limit: usize,
+) -> rusqlite::Result<Vec<Vec<Event>>> {
+    // Not `?1 IS NULL OR stream > ?1`, which no index serves. No stream has the empty id.
+    let sql =
+        format!("SELECT {COLUMNS} FROM events WHERE stream > ?1 AND position <= ?2 ORDER BY stream, version LIMIT ?3");
+    let after = after.map(|stream| stream.0.as_bytes().to_vec()).unwrap_or_default();
+    let events: Vec<Event> = connection
+        .prepare_cached(&sql)?
+        .query_map(params![after, through.0, limit], event)?
+        .collect::<Result<_, _>>()?;
+    let full = events.len() == limit;
+    let mut streams: Vec<Vec<Event>> =
+        events.chunk_by(|one, next| one.stream == next.stream).map(<[_]>::to_vec).collect();
+    // The last one may be cut off. If it is the only one, it has more events than the limit.
+    if full
+        && let Some(last) = streams.pop()
+        && streams.is_empty()
+    {
+        let whole = last.first().map_or(Ok(Vec::new()), |first| stream(connection, first.stream))?;
+        streams.push(whole.into_iter().filter(|event| event.position <= through).collect());
+    }
+    Ok(streams)
+}
+
 pub(super) fn time_of(connection: &Connection, position: Position) -> rusqlite::Result<Option<SystemTime>> {
     let time = connection.query_row("SELECT time FROM events WHERE position = ?1", [position.0], |row| row.get(0));
     Ok(time.optional()?.map(from_micros))
@@ -115,6 +175,17 @@ pub(super) fn offsets(connection: &Connection, cluster: &str, topic: &str) -> ru
     connection
         .prepare_cached("SELECT partition, next_offset FROM inbox_offsets WHERE cluster = ?1 AND topic = ?2")?
         .query_map([cluster, topic], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+fn all_offsets(connection: &Connection) -> rusqlite::Result<Vec<(TopicPartition, i64)>> {
+    let row = |row: &Row<'_>| {
+        let at = TopicPartition { cluster: row.get(0)?, topic: row.get(1)?, partition: row.get(2)? };
+        Ok((at, row.get(3)?))
+    };
+    connection
+        .prepare_cached("SELECT cluster, topic, partition, next_offset FROM inbox_offsets")?
+        .query_map([], row)?
         .collect()
 }
 

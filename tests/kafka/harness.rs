@@ -81,9 +81,15 @@ impl ReadTable for NoTable {
     }
 }
 
+pub(crate) const OWNER: Owner = Owner { service: SERVICE, event_types: &["test.Said"] };
+pub(crate) const MESSAGE: &str = "test.Word";
+
+pub(crate) fn location(directory: &TempDir) -> Location {
+    Location::sqlite(directory.path().join("test.db"))
+}
+
 pub(crate) fn open(directory: &TempDir) -> Store {
-    let owner = Owner { service: SERVICE, event_types: &["test.Said"] };
-    Store::open(&Location::sqlite(directory.path().join("test.db")), owner, NoTable).expect("the store opens")
+    Store::open(&location(directory), OWNER, NoTable).expect("the store opens")
 }
 
 pub(crate) fn new_store() -> (TempDir, Store) {
@@ -152,7 +158,7 @@ pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cl
         client: client(broker),
         service: SERVICE,
         topic: topic(TOPIC),
-        message: "test.Word",
+        message: MESSAGE,
         cluster,
         agreed: watch::Sender::new(false),
         metrics: RelayMetrics::default(),
@@ -177,7 +183,7 @@ pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<Inb
     Running::start(move |stop| inbox.run(stop))
 }
 
-fn read(record: &Incoming<'_>) -> Result<Asked<String>, String> {
+pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<String>, String> {
     match std::str::from_utf8(record.payload) {
         Err(error) => Err(error.to_string()),
         Ok("nothing") => Ok(Asked::Nothing),

@@ -37,6 +37,7 @@ pub(crate) fn outcome(order_id: &str, event: payment_event::Event) -> Record {
         topic: PAYMENT_EVENTS.to_owned(),
         uri: "/payment-service/test".to_owned(),
         message: "payments.events.v1.PaymentEvent",
+        partitions: 3,
     };
     Record::of(&event, &source)
 }

@@ -5,6 +5,7 @@
 
 mod ledger;
 pub mod simulated;
+pub(crate) mod statement;
 
 use std::{future::Future, time::Duration};
 

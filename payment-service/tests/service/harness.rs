@@ -179,6 +179,7 @@ fn record(stream: StreamId, time: SystemTime, event_type: &str, event: order_eve
         topic: ORDER_EVENTS.to_owned(),
         uri: "/order-service/test".to_owned(),
         message: "orders.events.v1.OrderEvent",
+        partitions: 3,
     };
     Record::of(&event, &source)
 }

@@ -1,0 +1,256 @@
+//! What the audit compares besides: the payments and the gateway's own statement. Each order charged once at most, what
+//! is completed charged, what is refunded given back, and no money kept for an order that failed or was cancelled.
+
+use std::{path::Path, time::SystemTime};
+
+use event_sourcing::{
+    aggregate::Payload as _,
+    audit::{AuditError, Besides, Case, Finding, Findings, Heard},
+    event::{Event, StreamId},
+    service::failure::chain,
+};
+
+use crate::{
+    gateway::statement::{Lines, Statement},
+    payment::{Payment, PaymentEvent, State},
+};
+
+/// The orders' ends that leave nothing charged, by the names of their events.
+const UNPAID: [&str; 3] =
+    ["orders.events.v1.OrderCancelled", "orders.events.v1.OrderRefunded", "orders.events.v1.OrderPaymentFailed"];
+
+/// The accounts of the payments, up to a moment.
+pub(crate) struct Accounts {
+    statement: Statement,
+    /// The next key of the statement that no payment has come for yet.
+    next: Option<String>,
+    charges: u64,
+    refunds: u64,
+}
+
+impl Accounts {
+    pub(crate) fn open(ledger: &Path, moment: SystemTime) -> Result<Self, AuditError> {
+        let statement = Statement::open(ledger, moment).map_err(|error| AuditError::Besides(chain(&error)))?;
+        let next = statement.next_key("").map_err(unreadable)?;
+        Ok(Self { statement, next, charges: 0, refunds: 0 })
+    }
+
+    /// Tells of the keys before one, and takes that one as accounted for.
+    fn pass(&mut self, key: Option<&str>, found: &mut Findings<'_>) -> Result<(), AuditError> {
+        while let Some(next) = self.next.take_if(|next| key.is_none_or(|key| next.as_str() <= key)) {
+            if Some(next.as_str()) != key {
+                let what = format!("the gateway has a charge under the key {next}, and no payment is known");
+                found(Finding { stream: StreamId::parse(&next), what, ..Finding::default() });
+            }
+            self.next = self.statement.next_key(&next).map_err(unreadable)?;
+        }
+        Ok(())
+    }
+}
+
+impl Besides<Payment> for Accounts {
+    fn compare(&mut self, case: &Case<'_>, payment: &Payment, found: &mut Findings<'_>) -> Result<(), AuditError> {
+        self.pass(Some(&case.stream.to_string()), found)?;
+        let lines = self.statement.about(case.stream).map_err(unreadable)?;
+        self.charges += lines.charges.len() as u64;
+        self.refunds += lines.refunds.len() as u64;
+        for what in discrepancies(payment, is_settled_by_a_person(case.events), ended_unpaid(case.heard), &lines) {
+            let position = case.events.last().map(|event| event.position);
+            found(Finding { stream: Some(case.stream), position, place: None, what });
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, found: &mut Findings<'_>) -> Result<Vec<(&'static str, u64)>, AuditError> {
+        self.pass(None, found)?;
+        Ok(vec![("charges", self.charges), ("refunds", self.refunds)])
+    }
+}
+
+fn unreadable(error: rusqlite::Error) -> AuditError {
+    AuditError::Besides(format!("cannot read the gateway's ledger: {error}"))
+}
+
+/// Whether a person had the last word: what they say was done elsewhere need not be in the statement.
+fn is_settled_by_a_person(events: &[Event]) -> bool {
+    events.iter().any(|event| match PaymentEvent::decode(&event.payload) {
+        Ok(
+            PaymentEvent::Completed { settled_by, .. }
+            | PaymentEvent::Failed { settled_by, .. }
+            | PaymentEvent::Voided { settled_by }
+            | PaymentEvent::Refunded { settled_by, .. },
+        ) => !settled_by.is_empty(),
+        Ok(PaymentEvent::Requested { .. } | PaymentEvent::CancellationRequested | PaymentEvent::ReviewRequired(_))
+        | Err(_) => false,
+    })
+}
+
+/// How the order has ended, if that leaves nothing charged.
+fn ended_unpaid(heard: &[Heard]) -> Option<&'static str> {
+    UNPAID.into_iter().find(|end| heard.iter().any(|heard| heard.event_type == *end))
+}
+
+/// What does not fit together. A call may be under way: money is moved before the payment tells of it, never after.
+fn discrepancies(payment: &Payment, by_a_person: bool, ended: Option<&str>, lines: &Lines) -> Vec<String> {
+    let Lines { charges, refunds } = lines;
+    let kept = charges.len().saturating_sub(refunds.len());
+    let mut wrong = Vec::new();
+    if charges.len() > 1 {
+        let references: Vec<_> = charges.iter().map(|charge| charge.reference.as_str()).collect();
+        wrong.push(format!("was charged {} times: {}", charges.len(), references.join(", ")));
+    }
+    if refunds.len() > charges.len() {
+        wrong.push(format!("was refunded {} times and charged {}", refunds.len(), charges.len()));
+    }
+    if let Some(ended) = ended.filter(|_| kept > 0 && !by_a_person) {
+        wrong.push(format!("is left charged, though it has ended: {ended}"));
+    }
+    let Payment::Known { money, state, .. } = payment else {
+        if kept > 0 {
+            wrong.push("is charged, and no payment was ever begun".to_owned());
+        }
+        return wrong;
+    };
+    for line in charges.iter().chain(refunds) {
+        if line.amount != money.amount() || line.currency_code != money.currency_code() {
+            let moved = format!("{} {}", line.currency_code, line.amount);
+            wrong.push(format!(
+                "{} is over {moved}, the payment over {money} (in minor units {})",
+                line.reference,
+                money.amount()
+            ));
+        }
+    }
+    let has = |lines: &[crate::gateway::statement::Line], reference: &String| {
+        by_a_person || lines.iter().any(|line| line.reference == *reference)
+    };
+    match state {
+        State::Completed { gateway_reference } => {
+            if !has(charges, gateway_reference) {
+                wrong.push(format!("is completed as {gateway_reference}, which the gateway does not have"));
+            }
+            if !refunds.is_empty() {
+                wrong.push("is completed, and its charge was given back".to_owned());
+            }
+        }
+        State::Refunded { refund, .. } => {
+            if !has(refunds, refund) {
+                wrong.push(format!("is refunded as {refund}, which the gateway does not have"));
+            }
+        }
+        State::Failed(_) | State::Voided => {
+            if kept > 0 {
+                wrong.push("is charged, though its payment has failed or was voided".to_owned());
+            }
+        }
+        State::Requested | State::NeedsReview { cancelled: false, .. } => {
+            if !refunds.is_empty() {
+                wrong.push("was given back, and nobody has cancelled it".to_owned());
+            }
+        }
+        State::Cancelling { .. } | State::NeedsReview { cancelled: true, .. } => {}
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use event_sourcing::money::Money;
+
+    use super::*;
+    use crate::{
+        gateway::statement::Line,
+        payment::{Decline, Review},
+    };
+
+    fn payment(state: State) -> Payment {
+        let money = Money::new(500, "USD").expect("valid");
+        Payment::Known { money, order_time: SystemTime::UNIX_EPOCH, state }
+    }
+
+    fn completed() -> Payment {
+        payment(State::Completed { gateway_reference: "ch_1".to_owned() })
+    }
+
+    fn refunded() -> Payment {
+        payment(State::Refunded { charge: Some("ch_1".to_owned()), refund: "re_1".to_owned() })
+    }
+
+    fn failed() -> Payment {
+        payment(State::Failed(Decline { code: "CARD_DECLINED".to_owned(), message: String::new() }))
+    }
+
+    fn lines(charges: &[&str], refunds: &[&str]) -> Lines {
+        let line = |reference: &&str| Line {
+            reference: (*reference).to_owned(),
+            amount: 500,
+            currency_code: "USD".to_owned(),
+        };
+        Lines { charges: charges.iter().map(line).collect(), refunds: refunds.iter().map(line).collect() }
+    }
+
+    #[test]
+    fn what_fits_is_not_found() {
+        let review = payment(State::NeedsReview { review: Review::ChargeUnknown, cancelled: false, charge: None });
+        let cancelling = payment(State::Cancelling { charge: None });
+        for (payment, lines) in [
+            (completed(), lines(&["ch_1"], &[])),
+            (refunded(), lines(&["ch_1"], &["re_1"])),
+            (failed(), lines(&[], &[])),
+            (payment(State::Voided), lines(&[], &[])),
+            (Payment::NeverBegun, lines(&[], &[])),
+            // A call is under way.
+            (payment(State::Requested), lines(&[], &[])),
+            (payment(State::Requested), lines(&["ch_1"], &[])),
+            (cancelling.clone(), lines(&["ch_1"], &[])),
+            (cancelling, lines(&["ch_1"], &["re_1"])),
+            (review, lines(&["ch_1"], &[])),
+        ] {
+            assert_eq!(discrepancies(&payment, false, None, &lines), [""; 0], "{payment:?}");
+        }
+    }
+
+    #[test]
+    fn each_thing_that_does_not_fit_is_found() {
+        let ended = Some("orders.events.v1.OrderCancelled");
+        for (payment, ended, lines, what) in [
+            (completed(), None, lines(&["ch_1", "ch_2"], &[]), "was charged 2 times: ch_1, ch_2"),
+            (completed(), None, lines(&[], &[]), "is completed as ch_1, which the gateway does not have"),
+            (completed(), None, lines(&["ch_2"], &[]), "is completed as ch_1, which the gateway does not have"),
+            (completed(), None, lines(&["ch_1"], &["re_1"]), "is completed, and its charge was given back"),
+            (
+                completed(),
+                ended,
+                lines(&["ch_1"], &[]),
+                "is left charged, though it has ended: orders.events.v1.OrderCancelled",
+            ),
+            (refunded(), None, lines(&["ch_1"], &[]), "is refunded as re_1, which the gateway does not have"),
+            (failed(), None, lines(&["ch_1"], &[]), "is charged, though its payment has failed or was voided"),
+            (
+                payment(State::Voided),
+                None,
+                lines(&["ch_1"], &[]),
+                "is charged, though its payment has failed or was voided",
+            ),
+            (
+                payment(State::Requested),
+                None,
+                lines(&["ch_1"], &["re_1"]),
+                "was given back, and nobody has cancelled it",
+            ),
+            (Payment::NeverBegun, None, lines(&["ch_1"], &[]), "is charged, and no payment was ever begun"),
+        ] {
+            assert_eq!(discrepancies(&payment, false, ended, &lines), [what], "{payment:?}");
+        }
+        let mut other = lines(&["ch_1"], &[]);
+        other.charges[0].amount = 501;
+        assert_eq!(discrepancies(&completed(), false, None, &other).len(), 1);
+    }
+
+    #[test]
+    fn what_a_person_saw_to_elsewhere_is_believed_but_not_that_nothing_was_charged() {
+        assert_eq!(discrepancies(&completed(), true, None, &lines(&[], &[])), [""; 0]);
+        assert_eq!(discrepancies(&refunded(), true, None, &lines(&["ch_1"], &[])), [""; 0]);
+        assert_eq!(discrepancies(&failed(), true, None, &lines(&["ch_1"], &[])).len(), 1);
+    }
+}

@@ -1,0 +1,77 @@
+//! What the simulated gateway's ledger says, up to a moment: read beside the gateway, as its own statement would be.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use event_sourcing::event::{StreamId, to_micros};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+
+/// A line of the statement: a charge or a refund.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) reference: String,
+    /// In the currency's minor unit.
+    pub(crate) amount: i64,
+    pub(crate) currency_code: String,
+}
+
+/// The lines about one payment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lines {
+    pub(crate) charges: Vec<Line>,
+    pub(crate) refunds: Vec<Line>,
+}
+
+/// The statement.
+pub(crate) struct Statement {
+    ledger: Connection,
+    until: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the ledger {}", path.display())]
+pub(crate) struct StatementError {
+    path: PathBuf,
+    source: rusqlite::Error,
+}
+
+impl Statement {
+    /// Opens the ledger in a file for what it had at a moment.
+    pub(crate) fn open(path: &Path, until: SystemTime) -> Result<Self, StatementError> {
+        let open = || {
+            let ledger = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            ledger.busy_timeout(Duration::from_secs(5))?;
+            Ok(Self { ledger, until: to_micros(until) })
+        };
+        open().map_err(|source| StatementError { path: path.to_owned(), source })
+    }
+
+    /// The lines about an order's payment.
+    pub(crate) fn about(&self, order: StreamId) -> rusqlite::Result<Lines> {
+        let lines = |table: &str| {
+            let sql = format!(
+                "SELECT reference, amount, currency_code FROM {table}
+                 WHERE key = ?1 AND time <= ?2 AND reference IS NOT NULL ORDER BY time"
+            );
+            let line =
+                |row: &Row<'_>| Ok(Line { reference: row.get(0)?, amount: row.get(1)?, currency_code: row.get(2)? });
+            self.ledger
+                .prepare_cached(&sql)?
+                .query_map(params![order.to_string(), self.until], line)?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        };
+        Ok(Lines { charges: lines("charges")?, refunds: lines("refunds")? })
+    }
+
+    /// The key after another one, in their order, under which money was moved.
+    pub(crate) fn next_key(&self, after: &str) -> rusqlite::Result<Option<String>> {
+        self.ledger
+            .prepare_cached(
+                "SELECT key FROM charges WHERE key > ?1 AND time <= ?2 AND reference IS NOT NULL ORDER BY key LIMIT 1",
+            )?
+            .query_row(params![after, self.until], |row| row.get(0))
+            .optional()
+    }
+}

@@ -1,0 +1,223 @@
+//! The followed topic beside the store, stream by stream: whether each record has had its effect, once.
+
+use std::collections::HashSet;
+
+use super::{
+    Audit, AuditError, Besides, Finding, Findings, Progress,
+    scratch::{Heard, Scratch},
+};
+use crate::{
+    aggregate::{Aggregate, LoadError, Payload as _},
+    event::{Event, StreamId},
+    inbox::{Asked, Reader},
+    kafka::{client::Client, dead_letters, partition_log::PartitionLog, topics},
+    store::Snapshot,
+};
+
+/// How many events are read from the store at a time.
+const BATCH: usize = 5000;
+
+/// All that is known of one stream at the moment that the audit is of.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// Which one.
+    pub stream: StreamId,
+    /// Its events in the store.
+    pub events: &'a [Event],
+    /// What the followed topic says of it, as far as that was read.
+    pub heard: &'a [Heard],
+}
+
+/// What was compared.
+pub(super) struct Followed {
+    pub(super) records: u64,
+    pub(super) effects: u64,
+    pub(super) set_aside: u64,
+}
+
+impl Followed {
+    pub(super) fn compare<A: Aggregate<Event: PartialEq>>(
+        audit: &Audit<A>,
+        moment: &Snapshot,
+        besides: &mut impl Besides<A>,
+        found: &mut Findings<'_>,
+    ) -> Result<Self, AuditError> {
+        let scratch = Scratch::open()?;
+        collect_set_aside(&audit.client, audit.service, audit.followed, &scratch)?;
+        let records = collect(audit, moment, &scratch, found)?;
+        let mut compared = Self { records, effects: 0, set_aside: scratch.count_set_aside()? };
+
+        let mut progress = Progress::new("events compared with what led to them", moment.head.0);
+        let (mut events, mut last, mut heard_of) = (0, None, scratch.next_stream(None)?);
+        loop {
+            let streams = audit.log.read_streams(last, moment.head, BATCH)?;
+            for stream in &streams {
+                let Some(first) = stream.first() else { continue };
+                last = Some(first.stream);
+                // Those that the store knows nothing of come in between.
+                while let Some(unknown) = heard_of.filter(|other| *other < first.stream) {
+                    compared.effects += judge(audit, &scratch, unknown, &[], besides, found)?;
+                    heard_of = scratch.next_stream(heard_of)?;
+                }
+                if heard_of == Some(first.stream) {
+                    heard_of = scratch.next_stream(heard_of)?;
+                }
+                compared.effects += judge(audit, &scratch, first.stream, stream, besides, found)?;
+                events += stream.len() as u64;
+                progress.at(events);
+            }
+            if streams.is_empty() {
+                break;
+            }
+        }
+        while let Some(unknown) = heard_of {
+            compared.effects += judge(audit, &scratch, unknown, &[], besides, found)?;
+            heard_of = scratch.next_stream(heard_of)?;
+        }
+        Ok(compared)
+    }
+}
+
+/// Reads the followed topic as far as the service had. Returns how many records that was.
+fn collect<A: Aggregate>(
+    audit: &Audit<A>,
+    moment: &Snapshot,
+    scratch: &Scratch,
+    found: &mut Findings<'_>,
+) -> Result<u64, AuditError> {
+    let cluster = topics::cluster_id(&audit.client)?;
+    let read = moment.offsets.iter().filter(|(at, _)| at.cluster == cluster && at.topic == audit.followed);
+    let mut progress = Progress::new("records of the followed topic read", 0);
+    let mut records = 0;
+    for (at, next) in read {
+        let mut log = PartitionLog::open_until(&audit.client, audit.followed, at.partition, *next)?;
+        let (low, end) = (log.low, log.end);
+        if low > 0 || end < *next {
+            let place = Some(format!("{}/{}@{}", audit.followed, at.partition, if low > 0 { 0 } else { end }));
+            let what = format!("is gone, and was read: the topic has {low} to {end}, the service read up to {next}");
+            found(Finding { place, what, ..Finding::default() });
+        }
+        while let Some(record) = log.read()? {
+            match record.open() {
+                Ok(incoming) => scratch.add(record.partition, record.offset, &incoming)?,
+                Err(_) if scratch.is_set_aside(record.partition, record.offset)? => {}
+                Err(error) => {
+                    let place = Some(record.place().to_string());
+                    found(Finding { place, what: format!("{error}, and it is not set aside"), ..Finding::default() });
+                }
+            }
+            records += 1;
+            progress.at(records);
+        }
+    }
+    Ok(records)
+}
+
+/// Notes which records of the followed topic the service has set aside, whether or not they were put back.
+fn collect_set_aside(client: &Client, service: &str, followed: &str, scratch: &Scratch) -> Result<(), AuditError> {
+    let topic = dead_letters::topic_of(service);
+    for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
+        let mut log = PartitionLog::open(client, &topic, partition)?;
+        while let Some(record) = log.read()? {
+            if let Some((partition, offset)) = dead_letters::set_aside_from(&record, followed) {
+                scratch.add_set_aside(partition, offset)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Judges one stream, and returns how many of its events are effects of records.
+fn judge<A: Aggregate<Event: PartialEq>>(
+    audit: &Audit<A>,
+    scratch: &Scratch,
+    stream: StreamId,
+    events: &[Event],
+    besides: &mut impl Besides<A>,
+    found: &mut Findings<'_>,
+) -> Result<u64, AuditError> {
+    let heard = scratch.about(stream)?;
+    let case = Case { stream, events, heard: &heard };
+    let mut judgement =
+        Judgement { topic: audit.followed, reader: audit.reader, case: &case, found, answered: HashSet::new() };
+    let state = judgement.effects::<A>()?;
+    for heard in case.heard {
+        if !judgement.answered.contains(&heard.id) && !scratch.is_set_aside(heard.partition, heard.offset)? {
+            judgement.no_effect(&state, heard);
+        }
+    }
+    besides.compare(&case, &state, found)?;
+    Ok(events.iter().filter(|event| event.causation.is_some()).count() as u64)
+}
+
+struct Judgement<'a, 'f, C> {
+    topic: &'static str,
+    reader: Reader<C>,
+    case: &'a Case<'a>,
+    found: &'a mut Findings<'f>,
+    /// The records that have had an effect.
+    answered: HashSet<crate::event::EventId>,
+}
+
+impl<C> Judgement<'_, '_, C> {
+    fn tell(&mut self, event: Option<&Event>, heard: Option<&Heard>, what: String) {
+        let place = heard.map(|heard| format!("{}/{}@{}", self.topic, heard.partition, heard.offset));
+        let position = event.map(|event| event.position);
+        (self.found)(Finding { stream: Some(self.case.stream), position, place, what });
+    }
+
+    /// Every event that a record led to: that record must be there, have led to nothing else, and lead to just this.
+    fn effects<A: Aggregate<Command = C, Event: PartialEq>>(&mut self) -> Result<A, AuditError> {
+        let mut state = A::default();
+        for event in self.case.events {
+            let payload = A::Event::decode(&event.payload)
+                .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
+            if let Some(cause) = event.causation {
+                match self.case.heard.iter().find(|heard| heard.id == cause) {
+                    None => {
+                        let what = format!("is the effect of {cause}, which {} does not have", self.topic);
+                        self.tell(Some(event), None, what);
+                    }
+                    Some(heard) if !self.answered.insert(cause) => {
+                        self.tell(Some(event), Some(heard), "has had a second effect".to_owned());
+                    }
+                    Some(heard) => {
+                        if !self.leads_to(&state, heard, &payload) {
+                            let what = format!("does not lead to {}, which was recorded for it", event.event_type);
+                            self.tell(Some(event), Some(heard), what);
+                        }
+                    }
+                }
+            }
+            state.apply(&payload);
+        }
+        Ok(state)
+    }
+
+    fn leads_to<A: Aggregate<Command = C, Event: PartialEq>>(
+        &self,
+        state: &A,
+        heard: &Heard,
+        payload: &A::Event,
+    ) -> bool {
+        let Ok(Asked::Command(_, command)) = (self.reader)(&heard.incoming(self.case.stream)) else { return false };
+        state.decide(&command).is_ok_and(|decided| decided.contains(payload))
+    }
+
+    /// A record without an effect must be one that leads to nothing: whatever came first, deciding it again tells.
+    fn no_effect<A: Aggregate<Command = C>>(&mut self, state: &A, heard: &Heard) {
+        let what = match (self.reader)(&heard.incoming(self.case.stream)) {
+            Ok(Asked::Nothing | Asked::Newer) => return,
+            Err(reason) => format!("{reason}, and it is not set aside"),
+            Ok(Asked::Command(_, command)) => match state.decide(&command) {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => {
+                    let missing: Vec<_> = events.iter().map(|event| event.event_type()).collect();
+                    format!("has had no effect: {} is missing", missing.join(", "))
+                }
+                Err(rejection) => format!("{rejection}, and it is not set aside"),
+            },
+        };
+        self.tell(None, Some(heard), what);
+    }
+}

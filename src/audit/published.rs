@@ -1,0 +1,188 @@
+//! The store beside its topic, event by event, the topic's partitions merged by position.
+
+use std::collections::BTreeMap;
+
+use super::{Audit, AuditError, Finding, Findings, Progress};
+use crate::{
+    aggregate::Aggregate,
+    event::{Event, Position},
+    kafka::{
+        record::{Received, Record, Source},
+        topic_log::TopicLog,
+    },
+    store::{Log, ReadError},
+};
+
+/// How many events are read from the store at a time.
+const BATCH: usize = 1000;
+
+/// How many gaps are kept in mind. Past that many, a topic that lacks so much need not be known more exactly.
+const GAPS: usize = 10_000;
+
+/// What was compared.
+pub(super) struct Published {
+    pub(super) compared: u64,
+    pub(super) others: u64,
+}
+
+impl Published {
+    pub(super) fn compare<A: Aggregate>(
+        audit: &Audit<A>,
+        head: Position,
+        found: &mut Findings<'_>,
+    ) -> Result<Self, AuditError> {
+        let source = audit.log.id().source(audit.service);
+        let mut topic = TopicLog::open(&audit.client, audit.topic, &source)?;
+        let mut progress = Progress::new("records compared with the store", head.0);
+        let partitions = topic.partitions();
+        let mut comparison = Comparison {
+            stored: Stored { log: &audit.log, batch: Vec::new() },
+            source: Source { topic: audit.topic.to_owned(), uri: source, message: audit.message, partitions },
+            head,
+            newest: head,
+            last: 0,
+            gaps: BTreeMap::new(),
+        };
+        let mut compared = 0;
+        while let Some((position, record)) = topic.read()? {
+            if comparison.add(position, &record, found)? {
+                compared += 1;
+                progress.at(compared);
+            }
+        }
+        comparison.finish(found)?;
+        Ok(Self { compared, others: topic.others })
+    }
+}
+
+struct Comparison<'a> {
+    stored: Stored<'a>,
+    source: Source,
+    /// Where the audit ends.
+    head: Position,
+    /// Where the store ended when it was last asked.
+    newest: Position,
+    /// The highest position so far.
+    last: u64,
+    /// Positions that were passed over: from the key to the value.
+    gaps: BTreeMap<u64, u64>,
+}
+
+impl Comparison<'_> {
+    /// Takes the next record; false: it is newer than the audit.
+    fn add(&mut self, position: u64, record: &Received, found: &mut Findings<'_>) -> Result<bool, AuditError> {
+        let place = Some(record.place().to_string());
+        let event = self.stored.event(position)?;
+        let about = Finding {
+            stream: event.as_ref().map(|event| event.stream),
+            position: Some(Position(position)),
+            place,
+            what: String::new(),
+        };
+        let mut tell = |what: String| found(Finding { what, ..about.clone() });
+        let Some(event) = event else {
+            if Position(position) > self.newest {
+                self.newest = self.stored.log.head()?; // it has gone on since
+            }
+            let is_newer = position > self.head.0 && Position(position) <= self.newest;
+            if !is_newer {
+                tell("is an event that the store does not know".to_owned());
+            }
+            return Ok(!is_newer);
+        };
+        if position > self.head.0 {
+            return Ok(false);
+        }
+        if position > self.last {
+            if position > self.last + 1 && self.gaps.len() < GAPS {
+                self.gaps.insert(self.last + 1, position - 1);
+            }
+            self.last = position;
+        } else if self.fill(position) {
+            tell(format!("comes after position {}: out of order", self.last));
+        } else {
+            tell("is there twice".to_owned());
+        }
+        for difference in differences(record, &Record::of(&event, &self.source)) {
+            tell(difference);
+        }
+        Ok(true)
+    }
+
+    /// Takes a position out of the gaps; false: it is in none.
+    fn fill(&mut self, position: u64) -> bool {
+        let gap = self.gaps.range(..=position).next_back().map(|(first, last)| (*first, *last));
+        let Some((first, last)) = gap.filter(|(_, last)| position <= *last) else { return false };
+        self.gaps.remove(&first);
+        if first < position {
+            self.gaps.insert(first, position - 1);
+        }
+        if position < last {
+            self.gaps.insert(position + 1, last);
+        }
+        true
+    }
+
+    /// What was never there.
+    fn finish(mut self, found: &mut Findings<'_>) -> Result<(), AuditError> {
+        if self.last < self.head.0 {
+            self.gaps.insert(self.last + 1, self.head.0);
+        }
+        for (first, last) in self.gaps {
+            let what = match last - first {
+                0 => format!("is not in {}", self.source.topic),
+                _ => format!("and all up to {last} are not in {}", self.source.topic),
+            };
+            let stream = self.stored.event(first)?.map(|event| event.stream);
+            found(Finding { stream, position: Some(Position(first)), place: None, what });
+        }
+        Ok(())
+    }
+}
+
+/// In what a record is not the record of an event.
+fn differences(record: &Received, expected: &Record) -> Vec<String> {
+    let mut differences = Vec::new();
+    if record.value != expected.value {
+        differences.push("its value is not the one that is stored".to_owned());
+    }
+    if record.key != expected.key {
+        differences.push("its key is another order's".to_owned());
+    }
+    if let Some(partition) = expected.partition.filter(|partition| *partition != record.partition) {
+        differences.push(format!("its key belongs to partition {partition}"));
+    }
+    for (name, value) in &expected.headers {
+        let actual = record.headers.iter().rfind(|(key, _)| key == name);
+        if actual.is_none_or(|(_, actual)| actual != value) {
+            differences.push(format!("its header {name} is not the one that it must have"));
+        }
+    }
+    differences
+}
+
+/// The store's events by position, read in batches as they are asked for.
+struct Stored<'a> {
+    log: &'a Log,
+    batch: Vec<Event>,
+}
+
+impl Stored<'_> {
+    fn event(&mut self, position: u64) -> Result<Option<Event>, ReadError> {
+        let Some(before) = position.checked_sub(1) else { return Ok(None) };
+        if self.in_batch(position).is_none() {
+            let batch = self.log.read_all(Position(before), BATCH)?;
+            let is_late = self.batch.first().is_some_and(|first| position < first.position.0);
+            if is_late {
+                return Ok(batch.into_iter().next()); // and the batch stays for those that are not
+            }
+            self.batch = batch;
+        }
+        Ok(self.in_batch(position).cloned())
+    }
+
+    fn in_batch(&self, position: u64) -> Option<&Event> {
+        let first = self.batch.first()?.position.0; // they have no gaps
+        self.batch.get(usize::try_from(position.checked_sub(first)?).ok()?)
+    }
+}

@@ -1,0 +1,109 @@
+//! The records of the followed topic, sorted by the stream that they are about, in a temporary file: so the audit needs
+//! no more memory for a long topic than for a short one.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::{
+    event::{EventId, StreamId},
+    kafka::record::Incoming,
+};
+
+/// A record of the followed topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// The event's name.
+    pub id: EventId,
+    /// The full name of the message it carries.
+    pub event_type: String,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
+impl Heard {
+    /// The record as the inbox would read it.
+    pub(super) fn incoming(&self, stream: StreamId) -> Incoming<'_> {
+        let Self { id, event_type, payload, .. } = self;
+        Incoming { id: *id, stream, event_type, causation: None, traceparent: None, payload }
+    }
+}
+
+/// Gone when dropped.
+pub(super) struct Scratch(Connection);
+
+impl Scratch {
+    pub(super) fn open() -> rusqlite::Result<Self> {
+        let connection = Connection::open("")?; // a file without a name, which SQLite removes
+        connection.execute_batch(
+            "PRAGMA journal_mode = OFF;
+             PRAGMA synchronous = OFF;
+             CREATE TABLE heard (
+                 stream BLOB, partition INTEGER, offset INTEGER, id BLOB, type TEXT, payload BLOB,
+                 PRIMARY KEY (stream, partition, offset)
+             ) WITHOUT ROWID;
+             CREATE TABLE set_aside (partition INTEGER, offset INTEGER, PRIMARY KEY (partition, offset)) WITHOUT ROWID;
+             BEGIN;",
+        )?;
+        Ok(Self(connection))
+    }
+
+    pub(super) fn add(&self, partition: i32, offset: i64, record: &Incoming<'_>) -> rusqlite::Result<()> {
+        self.0.prepare_cached("INSERT INTO heard VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+            record.stream.0,
+            partition,
+            offset,
+            record.id.0,
+            record.event_type,
+            record.payload
+        ])?;
+        Ok(())
+    }
+
+    pub(super) fn add_set_aside(&self, partition: i32, offset: i64) -> rusqlite::Result<()> {
+        self.0
+            .prepare_cached("INSERT OR IGNORE INTO set_aside VALUES (?1, ?2)")?
+            .execute([i64::from(partition), offset])?;
+        Ok(())
+    }
+
+    pub(super) fn is_set_aside(&self, partition: i32, offset: i64) -> rusqlite::Result<bool> {
+        self.0
+            .prepare_cached("SELECT 1 FROM set_aside WHERE partition = ?1 AND offset = ?2")?
+            .exists([i64::from(partition), offset])
+    }
+
+    pub(super) fn count_set_aside(&self) -> rusqlite::Result<u64> {
+        self.0.query_row("SELECT count(*) FROM set_aside", [], |row| row.get(0))
+    }
+
+    /// What was heard about a stream, in the order in which it was.
+    pub(super) fn about(&self, stream: StreamId) -> rusqlite::Result<Vec<Heard>> {
+        let heard = |row: &Row<'_>| {
+            Ok(Heard {
+                partition: row.get(0)?,
+                offset: row.get(1)?,
+                id: EventId(row.get(2)?),
+                event_type: row.get(3)?,
+                payload: row.get(4)?,
+            })
+        };
+        self.0
+            .prepare_cached(
+                "SELECT partition, offset, id, type, payload FROM heard WHERE stream = ?1 ORDER BY partition, offset",
+            )?
+            .query_map([stream.0], heard)?
+            .collect()
+    }
+
+    /// The next stream after one, in the order of their ids, of which something was heard.
+    pub(super) fn next_stream(&self, after: Option<StreamId>) -> rusqlite::Result<Option<StreamId>> {
+        let after = after.map(|stream| stream.0.as_bytes().to_vec()).unwrap_or_default();
+        self.0
+            .prepare_cached("SELECT stream FROM heard WHERE stream > ?1 ORDER BY stream LIMIT 1")?
+            .query_row([after], |row| row.get(0).map(StreamId))
+            .optional()
+    }
+}
