@@ -16,6 +16,7 @@ pub mod aggregate;
 pub mod audit;
 pub mod dead_letters;
 pub mod event;
+pub mod fault;
 pub mod inbox;
 pub mod kafka;
 pub mod metrics;

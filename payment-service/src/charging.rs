@@ -15,6 +15,7 @@ use std::{
 use event_sourcing::{
     aggregate::{self, Cause, ExecuteError, Loaded},
     event::StreamId,
+    fault,
     metrics::{self, Outcome, Silence},
     money::Money,
     service::{
@@ -22,7 +23,7 @@ use event_sourcing::{
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },
-    store::{Commit, Store},
+    store::{Commit, CommitError, Store},
 };
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -31,6 +32,7 @@ use prometheus_client::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    fault::Step,
     gateway::{Found, Gateway, NoAnswer},
     payment::{Command, Payment, Receipt, Refund, State},
     payments_table::{self, Waiting},
@@ -251,7 +253,10 @@ impl<G: Gateway> Call<G> {
         let began = Instant::now();
         let ask = async {
             if cancelled {
-                self.gateway.refund(order, money).await.map(Answer::Refund)
+                let lost = || NoAnswer("as a test wants it".to_owned());
+                fault::around_async(Step::Refund, lost, move || self.gateway.refund(order, money))
+                    .await
+                    .map(Answer::Refund)
             } else {
                 self.charge(order, money, order_time).await
             }
@@ -288,7 +293,18 @@ impl<G: Gateway> Call<G> {
                 Found::Nothing => {}
             }
         }
-        self.gateway.charge(order, money).await.map(Answer::Charge)
+        let lost = || NoAnswer("as a test wants it".to_owned());
+        let receipt = fault::around_async(Step::Charge, lost, move || self.gateway.charge(order, money)).await?;
+        if let Receipt::Charged { .. } = receipt {
+            return Ok(Answer::Charge(receipt));
+        }
+        // An earlier call may have charged and never been answered, and a crash leaves no trace of it here: a decline is
+        // taken only if the gateway's own records do not say otherwise.
+        Ok(match self.gateway.find(order).await? {
+            Found::Receipt(known) => Answer::Charge(known),
+            Found::Nothing => Answer::Charge(receipt),
+            Found::Unknown => Answer::Unknown,
+        })
     }
 
     /// Records what the gateway said, however long the store needs: money has moved. Returns whether the payment needs
@@ -302,7 +318,12 @@ impl<G: Gateway> Call<G> {
         };
         let mut pause = SHORTEST_PAUSE;
         loop {
-            match aggregate::execute::<Payment>(&self.store, order, &command, cause).await {
+            let (store, command) = (&self.store, &command);
+            let lost = || ExecuteError::Commit(CommitError::Overloaded);
+            let recorded = fault::around_async(Step::Outcome, lost, move || {
+                aggregate::execute::<Payment>(store, order, command, cause)
+            });
+            match recorded.await {
                 Ok(Loaded { state: Payment::Known { state: State::NeedsReview { review, .. }, .. }, .. }) => {
                     tracing::warn!(%order, review = review.code(), "a payment needs a person: SettlePayment");
                     return true;

@@ -7,6 +7,7 @@ mod accounts;
 mod api;
 mod charging;
 mod config;
+pub mod fault;
 pub mod gateway;
 mod order_events;
 pub mod payment;

@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -31,7 +31,8 @@ use self::{
 };
 use crate::{
     aggregate::{Aggregate, LoadError},
-    event::StreamId,
+    event::{Position, StreamId},
+    fault::{self, Step},
     kafka::{
         client::{self, Client, Quiet},
         dead_letters::{self, DeadLetters},
@@ -287,7 +288,9 @@ impl<A: Aggregate> Inbox<A> {
             for (record, set_aside) in batch.iter().zip(&mut set_aside) {
                 let Err(reason) = effects.add(record)? else { continue };
                 if !std::mem::replace(set_aside, true) {
-                    dead_letters.set_aside(record, &reason).map_err(Ending::Kafka)?;
+                    let failed = || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
+                    fault::around(Step::SetAside, failed, || dead_letters.set_aside(record, &reason))
+                        .map_err(Ending::Kafka)?;
                     tracing::warn!(record = %record.place(), reason, "set aside a record that cannot be read");
                 }
             }
@@ -299,7 +302,7 @@ impl<A: Aggregate> Inbox<A> {
                 Ok(())
             } else {
                 let commit = Commit { appends, offsets: progress.moves(), table: None };
-                self.store.commit_blocking(commit).map(|_| progress.committed())
+                self.commit(commit).map(|_| progress.committed())
             };
             if let Err(error) = &committed {
                 spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
@@ -316,12 +319,27 @@ impl<A: Aggregate> Inbox<A> {
                 }
                 Err(CommitError::Conflict { .. }) => {}
                 // The batch stays in hand, so that nothing of it is set aside twice.
-                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => backoff.wait(stop, &error),
+                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
+                    backoff.wait(stop, &error);
+                    // It may have been made all the same, and could not be made a second time.
+                    if progress.is_in(&self.store)? {
+                        progress.committed();
+                        return Ok(newer);
+                    }
+                }
                 Err(error @ (CommitError::OffsetMoved { .. } | CommitError::Closed)) => {
                     return Err(Ending::Error(InboxError::Commit(error)));
                 }
             }
         }
+    }
+}
+
+impl<A: Aggregate> Inbox<A> {
+    fn commit(&self, commit: Commit) -> Result<Position, CommitError> {
+        let mut commit = Some(commit);
+        let failed = || CommitError::Unavailable(Arc::new(rusqlite::Error::InvalidQuery));
+        fault::around(Step::InboxCommit, failed, || self.store.commit_blocking(commit.take().unwrap_or_default()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     kafka::record::Received,
-    store::{OffsetMove, TopicPartition},
+    store::{OffsetMove, ReadError, Store, TopicPartition},
 };
 
 /// How long offsets that nothing depends on may wait for company: each commit is a sync to disk, or a request.
@@ -62,6 +62,16 @@ impl Progress {
                 to,
             })
             .collect()
+    }
+
+    /// Whether the store has it all, whatever it said.
+    pub(super) fn is_in(&self, store: &Store) -> Result<bool, ReadError> {
+        for OffsetMove { partition: at, to, .. } in self.moves() {
+            if !store.offsets_blocking(&at.cluster, &at.topic)?.contains(&(at.partition, to)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn committed(&mut self) {

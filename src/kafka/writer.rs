@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{error::KafkaError, producer::Producer as _};
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::Producer as _,
+};
 
 use super::{
     client::{ANSWER, Client},
@@ -13,6 +16,7 @@ use super::{
     record::Record,
     transaction::{Action, Fault, Finish, Input, Outcome, Transaction},
 };
+use crate::fault::{self, Step};
 
 /// How long the records of one transaction may take to be acknowledged.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -47,9 +51,13 @@ impl Writer {
     /// every `read_committed` reader until the transaction's timeout.
     pub fn open(client: &Client, transactional_id: &str) -> Result<Self, KafkaError> {
         let turn = |number: u8| open(client, &format!("{transactional_id}-{number}"));
+        step(Step::Open, || Self::open_turns(turn))
+    }
+
+    fn open_turns(turn: impl Fn(u8) -> Result<Producer, KafkaError> + Copy + Send) -> Result<Self, KafkaError> {
         // Beside each other: each waits half a second where a predecessor was killed with a transaction open.
         let (first, second) = thread::scope(|scope| {
-            let second = scope.spawn(|| turn(1));
+            let second = scope.spawn(move || turn(1));
             (turn(0), second.join())
         });
         let panicked = |_| KafkaError::ClientCreation("the opening of a producer panicked".to_owned());
@@ -65,11 +73,13 @@ impl Writer {
         loop {
             let began = Instant::now();
             let result = match action {
-                Action::Begin => producer.settle(DRAIN).and_then(|()| librdkafka.begin_transaction()),
-                Action::Send => records.iter().try_for_each(|record| producer.send(record)),
-                Action::Drain => drain(&producer),
-                Action::Commit => librdkafka.commit_transaction(ANSWER),
-                Action::Abort => librdkafka.abort_transaction(ANSWER),
+                Action::Begin => {
+                    step(Step::Begin, || producer.settle(DRAIN).and_then(|()| librdkafka.begin_transaction()))
+                }
+                Action::Send => step(Step::Send, || records.iter().try_for_each(|record| producer.send(record))),
+                Action::Drain => step(Step::Drain, || drain(&producer)),
+                Action::Commit => step(Step::Commit, || librdkafka.commit_transaction(ANSWER)),
+                Action::Abort => step(Step::Abort, || librdkafka.abort_transaction(ANSWER)),
                 Action::Finish(Finish { outcome, reusable }) => {
                     let writer = reusable.then_some(Self { turns: [other, producer] });
                     return Ended { outcome, writer, error };
@@ -78,7 +88,7 @@ impl Writer {
             let took = began.elapsed();
             tracing::trace!(?action, ?took, records = records.len(), "transaction");
             let result = result.map_err(|failure| {
-                let fault = fault(&failure);
+                let fault = kind(&failure);
                 error.get_or_insert(failure);
                 fault
             });
@@ -110,7 +120,13 @@ fn drain(producer: &Producer) -> Result<(), KafkaError> {
     Ok(())
 }
 
-fn fault(error: &KafkaError) -> Fault {
+/// Does a step, unless a test wants it otherwise.
+fn step<T>(step: Step, action: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    fault::around(step, || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut), action)
+}
+
+/// What an error means for the producer.
+fn kind(error: &KafkaError) -> Fault {
     if let KafkaError::Transaction(error) = error
         && error.is_fatal()
     {

@@ -7,7 +7,7 @@ use std::{
     vec,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, ffi, params};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     event::{Event, Position, StreamId, Version, to_micros},
+    fault::{self, Step},
     metrics::{EventType, StoreMetrics},
 };
 
@@ -57,9 +58,11 @@ pub(super) fn run<T: ReadTable>(
             head.send_if_modified(|known| std::mem::replace(known, committed) != committed);
         }
         note(writable, result.failure.as_deref());
+        fault::before(Step::Answer);
         for (answer, outcome) in result.answers {
             let _ = answer.send(outcome); // the caller may have hung up
         }
+        fault::after(Step::Answer);
     }
     drop(writer);
     drop(lock);
@@ -136,10 +139,12 @@ impl<T: ReadTable> Writer<T> {
             self.connection.execute_batch(PROBE_WRITE)?;
         }
         for Request { commit, answer } in waiting.by_ref() {
+            fault::before(Step::Append);
             let staged = match self.refusal(&commit) {
                 Ok(refusal) => refusal.map_or_else(|| self.stage(commit, &mut head), |refusal| Ok(Err(refusal))),
                 Err(error) => Err(error),
             };
+            fault::after(Step::Append);
             match staged {
                 Ok(outcome) => answers.push((answer, outcome)),
                 Err(error) => {
@@ -148,7 +153,8 @@ impl<T: ReadTable> Writer<T> {
                 }
             }
         }
-        self.connection.execute_batch("COMMIT")?;
+        let failed = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None);
+        fault::around(Step::Sync, failed, || self.connection.execute_batch("COMMIT"))?;
         Ok(head)
     }
 

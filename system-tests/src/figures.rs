@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     fs,
+    process::Stdio,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +32,10 @@ const RESTARTS: usize = 10;
 
 /// How many orders are taken while the broker is away.
 const BACKLOG: u64 = 20_000;
+
+/// How many more are taken before the second audit.
+const MORE: u64 = 60_000;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
@@ -81,6 +86,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         row(&format!("{name}: kill -9 → restarted → next event published"), recoveries);
     }
 
+    audits(&services, &kafka.address())?;
     kafka.kill()?;
     let placed = load::place_at(&services.orders.orders_url(), "backlog", 4000, BACKLOG)?;
     let down = Instant::now();
@@ -94,7 +100,45 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         (up - down).as_secs_f64(),
         up.elapsed().as_secs_f64()
     );
+    load::place_at(&services.orders.orders_url(), "more", 2000, MORE)?;
+    audits(&services, &kafka.address())?;
     Ok(Table::new())
+}
+
+/// How long both audits take beside the running services, and how much memory they need.
+fn audits(services: &Services, brokers: &str) -> anyhow::Result<()> {
+    for service in [&services.orders, &services.payments] {
+        let began = Instant::now();
+        let mut audit = service
+            .command_of(&["audit", "--kafka-brokers", brokers])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut peak = 0;
+        while audit.try_wait()?.is_none() {
+            peak = memory(audit.id()).unwrap_or(0).max(peak);
+            pause(Duration::from_millis(5));
+        }
+        let took = began.elapsed().as_secs_f64();
+        let output = audit.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "{}: {said}", service.name);
+        let count = |line: &str| line.split_whitespace().nth(1).and_then(|count| count.parse::<f64>().ok());
+        let records: f64 = said.lines().filter(|line| line.contains("records")).filter_map(count).sum();
+        println!(
+            "    {} audit: {records:.0} records in {took:.1} s, {:.0}/s, at most {} MB",
+            service.name,
+            records / took,
+            peak / 1024
+        );
+    }
+    Ok(())
+}
+
+/// The most memory that a process had so far, in KiB.
+fn memory(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }
 
 #[expect(clippy::disallowed_methods, reason = "no supervisor here")]

@@ -1,4 +1,4 @@
-//! A Kafka broker (KRaft) from its jars.
+//! Kafka (KRaft) from its jars: one broker, or three.
 
 use std::{
     fs::{self, File},
@@ -54,9 +54,9 @@ impl Kafka {
     /// granted. Whoever comes by the first one may do everything.
     pub(crate) fn start_secured(jars: &Path, directory: &Path) -> anyhow::Result<(Self, String)> {
         let (address, secure) = (free_address()?, free_address()?.to_string());
-        let kafka =
-            Self::start_with(jars, directory, address, &properties(directory, address, address, &secured(&secure))?)?;
-        Ok((kafka, secure))
+        let besides = secured(&secure);
+        let node = Node { number: 0, address, advertised: address, controllers: &[free_address()?], besides: &besides };
+        Ok((Self::start_with(jars, directory, &node)?, secure))
     }
 
     fn start_advertised(
@@ -65,21 +65,36 @@ impl Kafka {
         address: SocketAddr,
         advertised: SocketAddr,
     ) -> anyhow::Result<Self> {
-        Self::start_with(jars, directory, address, &properties(directory, address, advertised, &Listener::default())?)
+        let node =
+            Node { number: 0, address, advertised, controllers: &[free_address()?], besides: &Listener::default() };
+        Self::start_with(jars, directory, &node)
     }
 
-    fn start_with(jars: &Path, directory: &Path, address: SocketAddr, properties: &str) -> anyhow::Result<Self> {
-        fs::write(directory.join("server.properties"), properties)?;
+    fn start_with(jars: &Path, directory: &Path, node: &Node<'_>) -> anyhow::Result<Self> {
+        let mut kafka = Self::launch(jars, directory, node)?;
+        kafka.wait_until_up()?;
+        Ok(kafka)
+    }
+
+    /// Starts it, and does not wait until it is up: it may need the others for that.
+    fn launch(jars: &Path, directory: &Path, node: &Node<'_>) -> anyhow::Result<Self> {
+        fs::write(directory.join("server.properties"), node.properties(directory))?;
+        // 22 characters; each cluster has its own.
+        let cluster = format!("MkU3OEVBNTcwNTJE{:05}g", node.controllers[0].port());
         tools::run(java(jars, directory).args([
             "kafka.tools.StorageTool",
             "format",
             "-t",
-            &format!("MkU3OEVBNTcwNTJE{:05}g", address.port()), // 22 characters; each cluster has its own
+            &cluster,
             "-c",
             "server.properties",
         ]))?;
-        let process = spawn(jars, directory, address)?;
-        Ok(Self { jars: jars.to_owned(), directory: directory.to_owned(), address, process })
+        let process = spawn(jars, directory)?;
+        Ok(Self { jars: jars.to_owned(), directory: directory.to_owned(), address: node.address, process })
+    }
+
+    fn wait_until_up(&mut self) -> anyhow::Result<()> {
+        services::wait_until_it_listens(&mut self.process, self.address).context("the broker does not come up")
     }
 
     pub(crate) fn set_topic(&self, name: &str, setting: &str) -> anyhow::Result<()> {
@@ -146,9 +161,63 @@ impl Kafka {
     }
 
     pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
+        self.launch_again()?;
+        self.wait_until_up()
+    }
+
+    fn launch_again(&mut self) -> anyhow::Result<()> {
         self.process.wait()?;
-        self.process = spawn(&self.jars, &self.directory, self.address)?;
+        self.process = spawn(&self.jars, &self.directory)?;
         Ok(())
+    }
+}
+
+/// Three brokers, each of which clients reach through a proxy of its own, and the brokers each other without.
+pub(crate) struct Cluster {
+    pub(crate) brokers: Vec<Kafka>,
+    pub(crate) proxies: Vec<Proxy>,
+}
+
+impl Cluster {
+    pub(crate) const SIZE: usize = 3;
+
+    pub(crate) fn start(jars: &Path, directory: &Path) -> anyhow::Result<Self> {
+        let addresses = || (0..Self::SIZE).map(|_| free_address()).collect::<anyhow::Result<Vec<_>>>();
+        let (clients, internal, controllers) = (addresses()?, addresses()?, addresses()?);
+        let mut cluster = Self { brokers: Vec::new(), proxies: Vec::new() };
+        for number in 0..Self::SIZE {
+            let home = directory.join(format!("broker-{number}"));
+            fs::create_dir(&home)?;
+            let proxy = Proxy::start(clients[number])?;
+            let besides = Listener {
+                listener: format!(",INTERNAL://{}", internal[number]),
+                protocol: ",INTERNAL:PLAINTEXT".to_owned(),
+                more: "inter.broker.listener.name=INTERNAL\n".to_owned(),
+            };
+            let node = Node {
+                number,
+                address: clients[number],
+                advertised: proxy.address(),
+                controllers: &controllers,
+                besides: &besides,
+            };
+            cluster.brokers.push(Kafka::launch(jars, &home, &node)?);
+            cluster.proxies.push(proxy);
+        }
+        cluster.brokers.iter_mut().try_for_each(Kafka::wait_until_up)?;
+        Ok(cluster)
+    }
+
+    /// Where clients find it.
+    pub(crate) fn address(&self) -> String {
+        self.proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Kills all brokers at once, and starts them again.
+    pub(crate) fn kill_all_and_start(&mut self) -> anyhow::Result<()> {
+        self.brokers.iter_mut().try_for_each(Kafka::kill)?;
+        self.brokers.iter_mut().try_for_each(Kafka::launch_again)?;
+        self.brokers.iter_mut().try_for_each(Kafka::wait_until_up)
     }
 }
 
@@ -169,13 +238,21 @@ fn java(jars: &Path, directory: &Path) -> Command {
     command
 }
 
-fn spawn(jars: &Path, directory: &Path, address: SocketAddr) -> anyhow::Result<Child> {
+fn spawn(jars: &Path, directory: &Path) -> anyhow::Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("kafka.log"))?;
     let mut command = java(jars, directory);
     command.args(["kafka.Kafka", "server.properties"]).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
-    let mut process = command.spawn().context("cannot start the broker")?;
-    services::wait_until_it_listens(&mut process, address).context("the broker does not come up")?;
-    Ok(process)
+    command.spawn().context("cannot start the broker")
+}
+
+/// One broker of a cluster, and its part of the controllers' quorum.
+struct Node<'a> {
+    number: usize,
+    address: SocketAddr,
+    advertised: SocketAddr,
+    /// Of each node.
+    controllers: &'a [SocketAddr],
+    besides: &'a Listener,
 }
 
 /// A listener besides the plain one.
@@ -207,35 +284,35 @@ super.users=User:ANONYMOUS
     }
 }
 
-fn properties(
-    directory: &Path,
-    address: SocketAddr,
-    advertised: SocketAddr,
-    besides: &Listener,
-) -> anyhow::Result<String> {
-    let controller = free_address()?;
-    let directory = directory.display();
-    let Listener { listener, protocol, more } = besides;
-    Ok(format!(
-        "\
+impl Node<'_> {
+    fn properties(&self, directory: &Path) -> String {
+        let Self { number, address, advertised, controllers, besides: Listener { listener, protocol, more } } = self;
+        let voters: Vec<_> = (1..).zip(*controllers).map(|(id, controller)| format!("{id}@{controller}")).collect();
+        let (id, voters, controller) = (number + 1, voters.join(","), controllers[*number]);
+        let copies = controllers.len();
+        let needed = copies / 2 + 1;
+        let directory = directory.display();
+        format!(
+            "\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{controller}
+node.id={id}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://{address},CONTROLLER://{controller}{listener}
 advertised.listeners=PLAINTEXT://{advertised}{listener}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocol}
 {more}log.dirs={directory}/kafka
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=8
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={needed}
 transaction.state.log.num.partitions=8
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={needed}
 auto.create.topics.enable=false
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 "
-    ))
+        )
+    }
 }

@@ -5,20 +5,26 @@
 
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
+mod audit;
+mod chaos;
 mod checks;
+mod crash_points;
 mod dead_letters;
 mod faults;
 mod figures;
 mod kafka;
 mod late_commit;
 mod load;
+mod mixed_load;
 mod proxy;
 mod reader;
 mod refusals;
 mod second_process;
 mod security;
 mod services;
+mod times;
 mod tools;
+mod world;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -34,20 +40,34 @@ struct Args {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..))]
     orders: u64,
 
-    /// Run just one scenario; `figures` runs only so
+    /// What the faults that come at random are made of; a run is repeated by its seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// How many runs `chaos` has; each has the next seed
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+
+    /// Run just one scenario; `chaos` and `figures` run only so
     #[arg(long, value_name = "NAME", value_parser = SCENARIOS.map(|(name, ..)| name))]
     only: Option<String>,
 }
 
-/// Runs only when asked for: it finds nothing, it measures.
-const FIGURES: &str = "figures";
+/// These run only when asked for: one takes long, and one finds nothing, it measures.
+const ASKED_FOR: [&str; 2] = ["chaos", "figures"];
 
 /// What the scenarios run with.
 struct Ground {
     jars: PathBuf,
     programs: PathBuf,
+    /// The same with crash points.
+    programs_with_faults: PathBuf,
+    /// What is kept from one call to the next, and logs when something is found.
+    kept: PathBuf,
     reader: Reader,
     orders: u64,
+    seed: u64,
+    runs: u64,
 }
 
 /// What was compared, and what was found.
@@ -55,14 +75,17 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 7] = [
+const SCENARIOS: [(&str, &str, Scenario); 10] = [
     ("late-commit", "a late commit, held back by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to go on, and what settles it", refusals::run),
     ("dead-letters", "what cannot be read, and is put back", dead_letters::run),
+    ("audit", "audits, and what is planted for them to find", audit::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),
-    (FIGURES, "figures", figures::run),
+    ("crash-points", "each crash point of both services", crash_points::run),
+    ("chaos", "faults at random on three brokers", chaos::run),
+    ("figures", "figures", figures::run),
 ];
 
 fn main() -> ExitCode {
@@ -83,12 +106,16 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let ground = Ground {
         jars: kafka::jars(&kept)?,
         reader: Reader::prepare(&kept)?,
-        programs: services::build()?,
+        programs_with_faults: services::build_with_faults(&kept)?,
+        programs: services::build()?, // after those with faults, which are built in the same place
+        kept,
         orders: args.orders,
+        seed: args.seed,
+        runs: args.runs,
     };
     let mut table = Table::new();
     for (name, what, scenario) in SCENARIOS {
-        if args.only.as_deref().map_or(name != FIGURES, |only| only == name) {
+        if args.only.as_deref().map_or(!ASKED_FOR.contains(&name), |only| only == name) {
             println!("{what}:");
             table.extend(scenario(&ground).with_context(|| format!("scenario {name}"))?);
         }

@@ -1,15 +1,19 @@
-//! A proxy before a broker that knows the requests of Kafka's protocol well enough to hold back the end of a
-//! transaction (`EndTxn`), which no general proxy can.
+//! A proxy before a broker that knows the requests of Kafka's protocol well enough to disturb just one kind of them, or
+//! to hold back the end of a transaction (`EndTxn`), which no general proxy can.
 
 use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use socket2::SockRef;
 
 /// The number of `EndTxn` in Kafka's protocol.
 const END_TXN: i16 = 26;
@@ -18,6 +22,55 @@ const END_TXN: i16 = 26;
 const FLEXIBLE: i16 = 3;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A kind of request, by its number in Kafka's protocol.
+pub(crate) const REQUESTS: [(&str, i16); 9] = [
+    ("Produce", 0),
+    ("Fetch", 1),
+    ("ListOffsets", 2),
+    ("Metadata", 3),
+    ("OffsetCommit", 8),
+    ("FindCoordinator", 10),
+    ("InitProducerId", 22),
+    ("AddPartitionsToTxn", 24),
+    ("EndTxn", END_TXN),
+];
+
+/// What the wire does to requests of a kind, or to their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// The connection ends, and the request with it.
+    Cut,
+    /// The same with a reset.
+    Reset,
+    /// The request arrives; its answer does not, and the connection ends.
+    LoseTheAnswer,
+    /// The request comes late, and everything behind it.
+    Slow,
+    /// Neither the request nor anything after it arrives, and the connection stays open.
+    BlackHole,
+    /// The connection ends; the request arrives all the same, when everybody has gone on.
+    Late,
+}
+
+impl Wire {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Cut, Self::Reset, Self::LoseTheAnswer, Self::Slow, Self::BlackHole, Self::Late];
+}
+
+/// How late a slow request comes: more than a commit may take, and less than a time-out.
+const SLOW: Duration = Duration::from_millis(700);
+
+/// When a late one arrives: its sender has given it up.
+const LATE: Duration = Duration::from_secs(3);
+
+/// A disturbance of the next requests of a kind.
+struct Rule {
+    request: i16,
+    wire: Wire,
+    /// How many are yet to come.
+    times: u32,
+}
 
 /// What becomes of the next `EndTxn`.
 #[derive(Default)]
@@ -35,6 +88,7 @@ struct State {
     plan: Plan,
     kept: Option<Vec<u8>>,
     stalled: bool,
+    rules: Vec<Rule>,
 }
 
 /// The proxy. Its threads end with their connections, or with the process.
@@ -65,6 +119,16 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Disturbs the next requests of a kind.
+    pub(crate) fn disturb(&self, request: i16, wire: Wire, times: u32) {
+        self.change(|state| state.rules.push(Rule { request, wire, times }));
+    }
+
+    /// Takes back what has not come by now.
+    pub(crate) fn heal(&self) {
+        self.change(|state| state.rules.clear());
     }
 
     /// Keeps the next `EndTxn` and cuts its connection.
@@ -111,18 +175,62 @@ impl Proxy {
         client.set_nodelay(true)?;
         broker.set_nodelay(true)?;
         let (mut answers, mut back) = (broker.try_clone()?, client.try_clone()?);
+        let answered = Arc::new(AtomicBool::new(true));
+        let lost = Arc::clone(&answered);
         thread::spawn(move || {
-            let _ = io::copy(&mut answers, &mut back);
+            // Whole answers, so that one that is to be lost is lost whole.
+            while let Ok(answer) = receive(&mut answers) {
+                if !lost.load(Ordering::Relaxed) || send(&mut back, &answer).is_err() {
+                    break;
+                }
+            }
             let _ = back.shutdown(Shutdown::Both);
         });
         loop {
             let request = receive(&mut client)?;
-            if request.get(..2) == Some(END_TXN.to_be_bytes().as_slice()) && self.intercept(&request) {
-                client.shutdown(Shutdown::Both)?;
-                return broker.shutdown(Shutdown::Both);
+            let kind = i16::from_be_bytes([request[0], request[1]]);
+            let cut = || client.shutdown(Shutdown::Both).and(broker.shutdown(Shutdown::Both));
+            if kind == END_TXN && self.intercept(&request) {
+                return cut();
+            }
+            match self.disturbance(kind) {
+                None => {}
+                Some(Wire::Cut) => return cut(),
+                Some(Wire::Reset) => {
+                    SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+                    return broker.shutdown(Shutdown::Both); // the other side's end is dropped with its data unread
+                }
+                Some(Wire::LoseTheAnswer) => answered.store(false, Ordering::Relaxed),
+                Some(Wire::Slow) => thread::sleep(SLOW),
+                Some(Wire::BlackHole) => {
+                    answered.store(false, Ordering::Relaxed);
+                    while receive(&mut client).is_ok() {}
+                    return broker.shutdown(Shutdown::Both);
+                }
+                Some(Wire::Late) => {
+                    let to = self.broker;
+                    thread::spawn(move || {
+                        thread::sleep(LATE);
+                        let _ = TcpStream::connect(to).and_then(|mut to| send(&mut to, &request).and(receive(&mut to)));
+                    });
+                    return cut();
+                }
             }
             send(&mut broker, &request)?;
         }
+    }
+
+    /// What is to become of a request of a kind.
+    fn disturbance(&self, kind: i16) -> Option<Wire> {
+        let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = state.rules.iter().position(|rule| rule.request == kind)?;
+        let rule = &mut state.rules[index];
+        let wire = rule.wire;
+        rule.times -= 1;
+        if rule.times == 0 {
+            state.rules.remove(index);
+        }
+        Some(wire)
     }
 
     /// Follows the plan for an `EndTxn`; true: its connection is to be cut.

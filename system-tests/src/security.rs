@@ -57,6 +57,15 @@ const OPERATOR: Grants<'_> = &[
     ("--transactional-id", "order-service-dead-letters-", &["Describe", "Write"]),
 ];
 
+/// Who audits order-service.
+const AUDITOR: Grants<'_> = &[
+    ("--topic", "order-events", &["Describe", "Read"]),
+    ("--topic", "payment-events", &["Describe", "Read"]),
+    ("--topic", "order-service.checkpoints", &["Describe", "Read"]),
+    ("--topic", "order-service.dead-letters", &["Describe", "Read"]),
+    ("--group", "order-service", &["Read"]),
+];
+
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let Ground { jars, programs, reader, .. } = ground;
     let directory = tempfile::tempdir()?;
@@ -66,6 +75,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         ("order-service", ORDER_SERVICE),
         ("payment-service", PAYMENT_SERVICE),
         ("operator", OPERATOR),
+        ("auditor", AUDITOR),
         ("stranger", &[]),
     ] {
         kafka.add_user(user, &password(user))?;
@@ -100,6 +110,13 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     ensure!(code == Some(0) && said.contains("there is no such order"), "{code:?}: {said}");
     let (code, said) = ask(&["replay", "--all"])?;
     ensure!(code == Some(0) && said.contains("1 put back"), "{code:?}: {said}");
+    fs::write(
+        directory.path().join("orders/auditor.properties"),
+        properties(directory.path(), &scram("auditor", &password("auditor"))),
+    )?;
+    let (code, said) =
+        orders.subcommand(&["audit", "--kafka-brokers", &secure, "--kafka-config", "auditor.properties"])?;
+    ensure!(code == Some(0), "{code:?}: {said}");
     let mut findings = Vec::new();
     for service in [&orders, &payments] {
         let refused: Vec<_> =

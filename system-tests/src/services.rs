@@ -16,7 +16,7 @@ use crate::{load, tools};
 /// Longer than anything takes to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Orders,
     Payments,
@@ -24,8 +24,25 @@ pub(crate) enum Kind {
 
 /// Builds both programs, and returns the directory they are in.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    let features = "order-service/kafka-tls,payment-service/kafka-tls";
-    let args = ["build", "-q", "--locked", "-p", "order-service", "-p", "payment-service", "--features", features];
+    build_with(&["kafka-tls"])
+}
+
+/// Builds both programs with crash points, and keeps them in a directory.
+pub(crate) fn build_with_faults(kept: &Path) -> anyhow::Result<PathBuf> {
+    let (built, kept) = (build_with(&["kafka-tls", "faults"])?, kept.join("with-faults"));
+    fs::create_dir_all(&kept)?;
+    for name in ["order-service", "payment-service"] {
+        let _ = fs::remove_file(kept.join(name)); // not written to: it may be a link to what is running
+        fs::copy(built.join(name), kept.join(name))?;
+    }
+    Ok(kept)
+}
+
+fn build_with(features: &[&str]) -> anyhow::Result<PathBuf> {
+    let of =
+        |service: &str| features.iter().map(|feature| format!("{service}/{feature}")).collect::<Vec<_>>().join(",");
+    let features = [of("order-service"), of("payment-service")].join(",");
+    let args = ["build", "-q", "--locked", "-p", "order-service", "-p", "payment-service", "--features", &features];
     let release = if cfg!(debug_assertions) { None } else { Some("--release") };
     tools::run(Command::new(env!("CARGO")).args(args).args(release))?;
     let own = std::env::current_exe().context("this program has no path")?;
@@ -40,9 +57,27 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str) -> anyhow::Result<Self> {
-        let orders = Service::start(programs, directory, brokers, Kind::Orders, &[])?;
-        let payments = Service::start(programs, directory, brokers, Kind::Payments, &[])?;
+        Self::start_with(programs, directory, brokers, &[], &[])
+    }
+
+    /// With more flags for both, and for payment-service.
+    pub(crate) fn start_with(
+        programs: &Path,
+        directory: &Path,
+        brokers: &str,
+        both: &[&str],
+        payments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let orders = Service::start(programs, directory, brokers, Kind::Orders, both)?;
+        let payments = Service::start(programs, directory, brokers, Kind::Payments, &[both, payments].concat())?;
         Ok(Self { orders, payments })
+    }
+
+    pub(crate) fn of(&mut self, kind: Kind) -> &mut Service {
+        match kind {
+            Kind::Orders => &mut self.orders,
+            Kind::Payments => &mut self.payments,
+        }
     }
 
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
@@ -53,9 +88,12 @@ impl Services {
 
 /// One program as a process. Killed when dropped.
 pub(crate) struct Service {
+    pub(crate) name: &'static str,
     command: Box<dyn Fn() -> Command>,
     directory: PathBuf,
     log: PathBuf,
+    /// The crash points that it is to look out for: see the kit's `fault.rs`.
+    faults: PathBuf,
     address: SocketAddr,
     process: Child,
 }
@@ -78,18 +116,19 @@ impl Service {
         };
         let program = programs.join(name);
         let log = directory.join(format!("{name}.log"));
+        let faults = directory.join(format!("{name}.faults"));
         let mut flags = vec!["--listen".to_owned(), address.to_string()];
         flags.extend(["--kafka-brokers", brokers, "--topic-partitions", "3"].map(str::to_owned));
         flags.extend(files.iter().chain(more).map(|arg| (*arg).to_owned()));
         let directory = directory.to_owned();
-        let place = directory.clone();
+        let (place, file) = (directory.clone(), faults.clone());
         let command = Box::new(move || {
             let mut command = Command::new(&program);
-            command.args(&flags).current_dir(&place).stdin(Stdio::null());
+            command.args(&flags).current_dir(&place).stdin(Stdio::null()).env("FAULTS_FILE", &file);
             command
         });
         let process = spawn(command(), &log, address)?;
-        Ok(Self { command, directory, log, address, process })
+        Ok(Self { name, command, directory, log, faults, address, process })
     }
 
     pub(crate) fn orders_url(&self) -> String {
@@ -99,6 +138,28 @@ impl Service {
     /// A file of it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// Has it look out for crash points: lines of a step, a disturbance, and how often it is passed and disturbed.
+    pub(crate) fn arm(&self, lines: &str) -> anyhow::Result<()> {
+        let written = self.faults.with_extension("written");
+        fs::write(&written, lines)?;
+        Ok(fs::rename(written, &self.faults)?)
+    }
+
+    /// Whether all that was armed has come.
+    pub(crate) fn has_met_them(&self) -> bool {
+        !self.faults.exists()
+    }
+
+    /// Takes back what has not come.
+    pub(crate) fn disarm(&self) {
+        let _ = fs::remove_file(&self.faults);
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
     }
 
     /// Asks it to stop, expects the exit code of a clean stop, and starts it again.

@@ -11,6 +11,7 @@ use std::{
 
 use event_sourcing::{
     event::{StreamId, to_micros},
+    fault,
     money::Money,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -18,7 +19,10 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::NoAnswer;
-use crate::payment::{Decline, Receipt, Refund};
+use crate::{
+    fault::Step,
+    payment::{Decline, Receipt, Refund},
+};
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS charges (
@@ -188,7 +192,8 @@ fn together(
 ) -> rusqlite::Result<Vec<Box<dyn FnOnce() + Send>>> {
     ledger.execute_batch("BEGIN IMMEDIATE")?;
     let answers = questions.map(|question| question(ledger)).collect::<rusqlite::Result<Vec<_>>>()?;
-    ledger.execute_batch("COMMIT")?;
+    let failed = || rusqlite::Error::InvalidQuery;
+    fault::around(Step::Ledger, failed, || ledger.execute_batch("COMMIT"))?;
     Ok(answers)
 }
 

@@ -24,6 +24,8 @@ pub enum Behaviour {
     FailAtFirst(u32),
     /// Charge at the first call, and lose the answer.
     LoseTheAnswer,
+    /// Charge at the first call and lose the answer, then say that it was declined. When asked, it knows better.
+    ContradictItself,
     /// Charge at the first call, never answer, and know nothing of it when asked.
     ForgetTheCharge,
     /// Charge; when it is to be given back, refuse for good.
@@ -35,7 +37,7 @@ pub enum Behaviour {
 }
 
 /// The amounts that make the gateway do something else than charge, in any currency's minor unit.
-pub const AMOUNTS: [(i64, Behaviour); 10] = [
+pub const AMOUNTS: [(i64, Behaviour); 11] = [
     (4001, Behaviour::Decline("CARD_DECLINED", "the card was declined")),
     (4002, Behaviour::Decline("INSUFFICIENT_FUNDS", "the account does not cover the amount")),
     (4003, Behaviour::Decline("EXPIRED_CARD", "the card has expired")),
@@ -43,6 +45,7 @@ pub const AMOUNTS: [(i64, Behaviour); 10] = [
     (5002, Behaviour::FailAtFirst(3)),
     (5003, Behaviour::LoseTheAnswer),
     (5004, Behaviour::ForgetTheCharge),
+    (5005, Behaviour::ContradictItself),
     (6001, Behaviour::RefuseTheRefund),
     (6002, Behaviour::LoseTheRefundsAnswer),
     (6003, Behaviour::FailTheRefundAtFirst(3)),
@@ -85,6 +88,16 @@ impl Simulated {
                 let receipt = charge(None).await?;
                 if call == 1 { Err(NoAnswer("the connection broke".to_owned())) } else { Ok(receipt) }
             }
+            Behaviour::ContradictItself => match self.ledger.count("charge", key).await? {
+                1 => {
+                    charge(None).await?;
+                    Err(NoAnswer("the connection broke".to_owned()))
+                }
+                _ => {
+                    let message = "the card was declined".to_owned();
+                    Ok(Receipt::Declined(Decline { code: "CARD_DECLINED".to_owned(), message }))
+                }
+            },
             Behaviour::ForgetTheCharge => {
                 charge(None).await?;
                 Err(NoAnswer("the connection broke".to_owned()))
@@ -118,6 +131,7 @@ impl Simulated {
             | Behaviour::Decline(..)
             | Behaviour::FailAtFirst(_)
             | Behaviour::LoseTheAnswer
+            | Behaviour::ContradictItself
             | Behaviour::ForgetTheCharge => refund().await,
         }
     }

@@ -15,6 +15,7 @@ const DECLINED: i64 = 4001;
 const SLOW: i64 = 5001;
 const FAILS_AT_FIRST: i64 = 5002;
 const ANSWER_LOST: i64 = 5003;
+const CONTRADICTED: i64 = 5005;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_charged_once_and_each_step_is_published() {
@@ -50,7 +51,7 @@ async fn a_declined_card_fails_the_payment_with_its_code() {
 async fn a_call_without_an_answer_is_made_again_and_the_order_charged_once() {
     let world = World::new();
     let service = world.start().await;
-    let orders = world.order(&[FAILS_AT_FIRST, ANSWER_LOST]);
+    let orders = world.order(&[FAILS_AT_FIRST, ANSWER_LOST, CONTRADICTED]);
     let failing = service.payment_until(orders[0], |payment| payment.failed_attempts > 0).await;
     assert!(failing.next_attempt_time.is_some());
     for order in orders {

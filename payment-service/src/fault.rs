@@ -1,0 +1,31 @@
+//! The steps of payment-service at which a test may end the process, have the step done twice, or lose its answer: see
+//! [`event_sourcing::fault`].
+
+use event_sourcing::fault::Disturbance;
+
+/// A step of charging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The gateway is asked to charge.
+    Charge,
+    /// The gateway is asked to give back.
+    Refund,
+    /// The simulated gateway syncs its ledger.
+    Ledger,
+    /// What the gateway said is handed to the store.
+    Outcome,
+}
+
+impl Step {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Charge, Self::Refund, Self::Ledger, Self::Outcome];
+
+    /// What can happen to it.
+    pub const fn disturbances(self) -> &'static [Disturbance] {
+        use Disturbance::{CrashAfter, CrashBefore, Fail, LoseAnswer, Repeat};
+        match self {
+            Self::Charge | Self::Refund | Self::Outcome => &[CrashBefore, CrashAfter, Repeat, LoseAnswer, Fail],
+            Self::Ledger => &[CrashBefore, CrashAfter, LoseAnswer, Fail],
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Runs of faults at random, on three brokers, each of which clients reach through a proxy: crash points, kills, frozen
+//! processes, brokers that die alone or together, the wire, the disk, the gateway, bad records put back again and again.
+//! After each run the system goes quiet by itself, and nothing is lost, double, or out of order.
+//!
+//! The stores and topics of one call live through all of its runs, so the last audit is over everything.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    Ground, Table,
+    crash_points::Point,
+    kafka::{Cluster, Kafka},
+    proxy::{Proxy, REQUESTS, Wire},
+    services::Kind,
+    times::Times,
+    world::World,
+};
+
+/// How many faults a run has.
+const FAULTS: u64 = 5;
+
+/// After how many runs the books are compared with what a foreign reader sees of both topics, from the beginning.
+const BOOKS: u64 = 5;
+
+/// Longer than a transaction may be open, and than any time-out of a client.
+const FROZEN: Duration = Duration::from_secs(12);
+
+/// How long brokers, wires, disks and gateways are broken at most, in milliseconds.
+const BROKEN: u64 = 4000;
+
+/// What can happen.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    CrashPoint,
+    Kill,
+    Freeze,
+    KillBroker,
+    KillAllBrokers,
+    RollingRestart,
+    Wire,
+    Disk,
+    Gateway,
+    BadRecords,
+    Replay,
+}
+
+/// Each, and how often of all.
+const CHANCES: [(Fault, u32); 11] = [
+    (Fault::CrashPoint, 30),
+    (Fault::Kill, 8),
+    (Fault::Freeze, 3),
+    (Fault::KillBroker, 8),
+    (Fault::KillAllBrokers, 3),
+    (Fault::RollingRestart, 2),
+    (Fault::Wire, 28),
+    (Fault::Disk, 6),
+    (Fault::Gateway, 6),
+    (Fault::BadRecords, 4),
+    (Fault::Replay, 4),
+];
+
+pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(&ground.jars, directory.path())?;
+    let mut world = World::start(&ground.programs_with_faults, directory.path(), &cluster.address(), "3")?;
+    world.recover()?;
+    let (mut times, mut quiet, mut orders) = (Times::default(), Times::default(), 0);
+    let (mut events, mut findings) = (0, Vec::new());
+    for number in 1..=ground.runs {
+        let seed = ground.seed.wrapping_add(number - 1);
+        let began = Instant::now();
+        let mut story = Vec::new();
+        let went = one(seed, &mut cluster, &mut world, &mut times, &mut story);
+        let went = went.and_then(|placed| Ok((placed, world.go_quiet()?, world.audit()?)));
+        let (placed, settled, found) = went.with_context(|| {
+            let _ = world.keep_logs(&ground.kept.join("logs"));
+            format!("run {number}, seed {seed}, after {}:\n{}", story.join(", "), world.logs())
+        })?;
+        orders += placed;
+        quiet.add("quiet after the last fault".to_owned(), settled);
+        findings.extend(found.into_iter().map(|finding| format!("seed {seed}: {finding}")));
+        if number % BOOKS == 0 || number == ground.runs {
+            let (compared, found) = world.compare_books(&ground.reader)?;
+            events = compared;
+            findings.extend(found.into_iter().map(|finding| format!("by seed {seed}: {finding}")));
+        }
+        println!(
+            "    run {number:>3}/{}  seed {seed}  {placed:>5} orders  {:>5.1} s  quiet after {:>4.1} s  {} findings  {}",
+            ground.runs,
+            began.elapsed().as_secs_f64(),
+            settled.as_secs_f64(),
+            findings.len(),
+            story.join(", ")
+        );
+        if !findings.is_empty() {
+            world.keep_logs(&ground.kept.join("logs"))?;
+            break;
+        }
+    }
+    times.print("until an order is paid again after");
+    quiet.print("");
+    println!("    {orders} orders, {} records that are no events, {events} events compared", world.bad_records);
+    Ok(vec![("chaos", (events, findings))])
+}
+
+/// One run: load, and faults one after the other.
+#[expect(clippy::disallowed_methods, reason = "the load has its time between two faults")]
+fn one(
+    seed: u64,
+    cluster: &mut Cluster,
+    world: &mut World,
+    times: &mut Times,
+    story: &mut Vec<String>,
+) -> anyhow::Result<u64> {
+    let mut chance = fastrand::Rng::with_seed(seed);
+    world.start_load(&format!("chaos-{seed}"), seed);
+    for _ in 0..FAULTS {
+        thread::sleep(Duration::from_millis(chance.u64(..800)));
+        let fault = choose(&mut chance);
+        story.push(format!("{fault:?}"));
+        let (kind, told) = happen(fault, &mut chance, cluster, world).with_context(|| format!("{fault:?}"))?;
+        if let Some(last) = story.last_mut() {
+            *last = told;
+        }
+        times.add(kind, world.recover()?);
+    }
+    Ok(world.placed())
+}
+
+fn choose(chance: &mut fastrand::Rng) -> Fault {
+    let mut left = chance.u32(..CHANCES.iter().map(|(_, share)| share).sum::<u32>());
+    for (fault, share) in CHANCES {
+        match left.checked_sub(share) {
+            None => return fault,
+            Some(rest) => left = rest,
+        }
+    }
+    Fault::CrashPoint
+}
+
+/// Has it happen, until it is over, and returns what kind it was and what exactly.
+#[expect(clippy::disallowed_methods, reason = "faults last")]
+fn happen(
+    fault: Fault,
+    chance: &mut fastrand::Rng,
+    cluster: &mut Cluster,
+    world: &mut World,
+) -> anyhow::Result<(String, String)> {
+    let kind = if chance.bool() { Kind::Orders } else { Kind::Payments };
+    let name = world.services.of(kind).name;
+    let lasting = Duration::from_millis(chance.u64(500..BROKEN));
+    let broker = chance.usize(..Cluster::SIZE);
+    let all = |what: String| Ok((what.clone(), what));
+    match fault {
+        Fault::CrashPoint => {
+            let points = Point::all();
+            let point = &points[chance.usize(..points.len())];
+            point.meet(world, chance.u32(..20))?;
+            let told = format!("{} {} {:?}", world.services.of(point.service).name, point.step, point.disturbance);
+            Ok((format!("crash point: {:?}", point.disturbance), told))
+        }
+        Fault::Kill => {
+            world.services.of(kind).kill_and_start()?;
+            all(format!("{name} killed"))
+        }
+        Fault::Freeze => {
+            world.services.of(kind).freeze()?;
+            thread::sleep(FROZEN);
+            world.services.of(kind).resume()?;
+            all(format!("{name} frozen for {} s", FROZEN.as_secs()))
+        }
+        Fault::KillBroker => {
+            cluster.brokers[broker].kill_and_start(lasting)?;
+            Ok(("a broker killed".to_owned(), format!("broker {broker} killed for {lasting:?}")))
+        }
+        Fault::KillAllBrokers => {
+            cluster.kill_all_and_start()?;
+            all("all brokers killed".to_owned())
+        }
+        Fault::RollingRestart => {
+            cluster.brokers.iter_mut().try_for_each(Kafka::restart)?;
+            all("rolling restart of the brokers".to_owned())
+        }
+        Fault::Wire => {
+            let (request, number) = REQUESTS[chance.usize(..REQUESTS.len())];
+            let wire = Wire::ALL[chance.usize(..Wire::ALL.len())];
+            let times = chance.u32(1..4);
+            cluster.proxies.iter().for_each(|proxy| proxy.disturb(number, wire, times));
+            thread::sleep(lasting);
+            cluster.proxies.iter().for_each(Proxy::heal);
+            Ok((format!("wire: {wire:?}"), format!("{wire:?} of {times} {request}")))
+        }
+        Fault::Disk => {
+            world.services.of(kind).arm("Sync Fail 0 1000000")?;
+            thread::sleep(lasting);
+            world.services.of(kind).disarm();
+            Ok((format!("disk of {name} failing"), format!("disk of {name} failing for {lasting:?}")))
+        }
+        Fault::Gateway => {
+            let how = ["Fail", "LoseAnswer", "Repeat"][chance.usize(..3)];
+            world.services.payments.arm(&format!("Charge {how} 0 1000000\nRefund {how} 0 1000000"))?;
+            thread::sleep(lasting);
+            world.services.payments.disarm();
+            Ok((format!("gateway: {how}"), format!("gateway: {how} for {lasting:?}")))
+        }
+        Fault::BadRecords => {
+            let topic = if kind == Kind::Orders { "payment-events" } else { "order-events" };
+            world.write_bad_records(topic, chance.u64(1..50))?;
+            all("bad records".to_owned())
+        }
+        Fault::Replay => {
+            let brokers = cluster.address();
+            // What is no event fails again, and is listed again.
+            let args = ["dead-letters", "replay", "--all", "--kafka-brokers", &brokers];
+            let (code, said) = world.services.of(kind).subcommand(&args)?;
+            anyhow::ensure!(code == Some(0), "{code:?}: {said}");
+            all("dead letters put back".to_owned())
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Both services with their crash points, under load, and how it is told that all is well: the system goes quiet by
+//! itself, both audits find nothing, and a foreign reader sees just what the callers were answered.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+use serde_json::Value;
+
+use crate::{
+    load,
+    mixed_load::{Books, MixedLoad},
+    reader::{Reader, Record},
+    services::Services,
+};
+
+/// How long the system may take to go quiet after the last fault.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// How long an order may take to be paid after a fault: a time-out of ten seconds, and what comes after it.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+/// The services and their callers.
+pub(crate) struct World {
+    pub(crate) services: Services,
+    brokers: String,
+    load: Option<MixedLoad>,
+    books: Books,
+    probes: u64,
+    /// Records that are no events, by topic.
+    pub(crate) bad_records: u64,
+}
+
+impl World {
+    /// Starts the services in a directory of their own. They know a key of the gateway's for a few seconds only, so that
+    /// what is delayed has to be asked for.
+    pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str, copies: &str) -> anyhow::Result<Self> {
+        let both = ["--topic-replication", copies];
+        let services = Services::start_with(programs, directory, brokers, &both, &["--gateway-key-memory", "6"])?;
+        let brokers = brokers.to_owned();
+        Ok(Self { services, brokers, load: None, books: Books::new(), probes: 0, bad_records: 0 })
+    }
+
+    /// Starts the callers.
+    pub(crate) fn start_load(&mut self, name: &str, seed: u64) {
+        self.load = Some(MixedLoad::start(&self.services.orders.orders_url(), name, seed));
+    }
+
+    pub(crate) fn placed(&self) -> u64 {
+        self.load.as_ref().map_or(0, MixedLoad::placed)
+    }
+
+    /// Places an order and waits until it is paid: how long the system needs to work again.
+    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    pub(crate) fn recover(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.probes += 1;
+        let url = self.services.orders.orders_url();
+        let order = load::place_some(&url, [format!("probe-{}", self.probes)])?.remove(0);
+        while get(&format!("{url}/{order}")).is_none_or(|order| order["state"] != "PAID") {
+            ensure!(began.elapsed() < RECOVERED, "order {order} is not paid after {RECOVERED:?}: {}", self.logs());
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.books.insert(order, crate::mixed_load::Placed { amount: 500, cancelled: false });
+        Ok(began.elapsed())
+    }
+
+    /// Writes what nobody can read between the events of a topic.
+    pub(crate) fn write_bad_records(&mut self, topic: &str, count: u64) -> anyhow::Result<()> {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.brokers).create()?;
+        for number in 0..count {
+            let key = format!("bad-{number}");
+            producer.send(BaseRecord::to(topic).key(&key).payload("no event")).map_err(|(error, _)| error)?;
+        }
+        producer.flush(Duration::from_secs(20))?;
+        self.bad_records += count;
+        Ok(())
+    }
+
+    /// Lets the callers finish, waits until nothing more happens by itself, and returns how long that took.
+    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    pub(crate) fn go_quiet(&mut self) -> anyhow::Result<Duration> {
+        if let Some(load) = self.load.take() {
+            self.books.extend(load.finish().with_context(|| self.logs())?);
+        }
+        let began = Instant::now();
+        let url = self.services.orders.orders_url();
+        let none = |state: &str| {
+            let page = get(&format!("{url}?state={state}&pageSize=1"));
+            page.is_some_and(|page| page["orders"].as_array().is_some_and(Vec::is_empty))
+        };
+        while !(none("CREATED") && none("CANCELLING")) {
+            ensure!(began.elapsed() < QUIET, "it is not quiet after {QUIET:?}: {}", self.logs());
+            self.services.orders.check()?;
+            self.services.payments.check()?;
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(began.elapsed())
+    }
+
+    /// What both audits find.
+    pub(crate) fn audit(&self) -> anyhow::Result<Vec<String>> {
+        let mut findings = Vec::new();
+        for service in [&self.services.orders, &self.services.payments] {
+            let (code, said) = service.subcommand(&["audit", "--kafka-brokers", &self.brokers])?;
+            match code {
+                Some(0) => {}
+                Some(1) => findings.extend(said.lines().map(|line| format!("{} audit: {line}", service.name))),
+                _ => bail!("{} audit ended with {code:?}:\n{said}", service.name),
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Compares the books with what a foreign reader sees, and returns how many events that was and what is wrong.
+    pub(crate) fn compare_books(&self, reader: &Reader) -> anyhow::Result<(usize, Vec<String>)> {
+        let orders = reader.read(&self.brokers, "order-events")?;
+        let payments = reader.read(&self.brokers, "payment-events")?;
+        let mut findings = each_once_in_order(&orders);
+        findings.extend(each_once_in_order(&payments));
+        let mut ends: HashMap<&str, &str> = HashMap::new();
+        let mut created: HashMap<&str, u32> = HashMap::new();
+        for record in &orders {
+            let event = record.event.as_deref().unwrap_or("unknown");
+            if event == "order_created" {
+                *created.entry(&record.order_id).or_default() += 1;
+            } else {
+                ends.insert(&record.order_id, event); // each order's events are in one partition, in order
+            }
+        }
+        for (order, placed) in &self.books {
+            match (created.remove(order.as_str()), ends.get(order.as_str())) {
+                (Some(1), Some(end)) if placed.may_end(end) => {}
+                (times, end) => {
+                    findings.push(format!(
+                        "order {order} was answered as {placed:?}, is there {times:?} times and ended {end:?}"
+                    ));
+                }
+            }
+        }
+        // Nobody's answer is lost for good: each caller repeats until there is one.
+        findings.extend(created.keys().map(|order| format!("order {order} is there and was never answered")));
+        Ok((orders.len() + payments.len(), findings))
+    }
+
+    /// The ends of both logs.
+    pub(crate) fn logs(&self) -> String {
+        let Services { orders, payments } = &self.services;
+        format!("order-service:\n{}\npayment-service:\n{}", orders.last_lines(), payments.last_lines())
+    }
+
+    /// Keeps the logs of both services for a person.
+    pub(crate) fn keep_logs(&self, to: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(to)?;
+        for service in [&self.services.orders, &self.services.payments] {
+            let name = format!("{}.log", service.name);
+            fs::copy(service.file(&name), to.join(&name))?;
+        }
+        Ok(())
+    }
+}
+
+fn get(url: &str) -> Option<Value> {
+    ureq::get(url).call().ok()?.body_mut().read_json().ok()
+}
+
+/// Every event once, in the order of its stream and of its store, with nothing missing.
+fn each_once_in_order(records: &[Record]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let (mut ids, mut versions) = (HashSet::new(), HashMap::<&str, u64>::new());
+    let mut sorted: Vec<_> = records.iter().collect();
+    sorted.sort_by_key(|record| (record.partition, record.offset));
+    for record in sorted {
+        let version = versions.entry(&record.key).or_default();
+        *version += 1;
+        if *version != record.version || !ids.insert(&record.id) || record.id != record.event_id {
+            findings.push(format!("{record:?} is not version {version} of its order"));
+        }
+    }
+    let mut sequences: Vec<_> = records.iter().map(|record| record.sequence).collect();
+    sequences.sort_unstable();
+    if let Some((found, wanted)) = sequences.iter().zip(1..).find(|(found, wanted)| **found != *wanted) {
+        findings.push(format!("sequence {found} stands where {wanted} should"));
+    }
+    findings
+}
