@@ -31,7 +31,7 @@ const PLANTS: [Plant; 10] = [
     Plant { file: "orders.db", change: "SELECT 1", found: &[] },
     Plant {
         file: "orders.db",
-        change: "UPDATE events SET payload = payload || x'00' WHERE position = 7",
+        change: "UPDATE events SET payload = CAST(payload || x'a00601' AS BLOB) WHERE position = 7",
         // What it led to in the other service is no concern of this one's.
         found: &["its value is not the one that is stored"],
     },
