@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How many faults a run has.
-const FAULTS: u64 = 5;
+const FAULTS: u64 = 3;
 
 /// After how many runs the books are compared with what a foreign reader sees of both topics, from the beginning.
 const BOOKS: u64 = 5;
