@@ -6,8 +6,9 @@
 mod api;
 mod charging;
 mod config;
+pub mod due;
 pub mod gateway;
-mod order_events;
+pub mod order_events;
 pub mod payment;
 mod payment_event;
 mod payments_table;
