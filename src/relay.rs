@@ -213,8 +213,9 @@ impl Relay {
         match checkpoints.decided()? {
             Some(checkpoint) => {
                 position = self.agree(checkpoint, own)?;
-                // Each time: only what this writer has committed itself shows that nobody else came in between.
-                writer = self.claim(writer, checkpoint, own)?;
+                if own.is_news_after(&checkpoint) {
+                    writer = self.claim(writer, checkpoint, own)?;
+                }
             }
             None => (writer, position) = self.begin(writer, own)?,
         }

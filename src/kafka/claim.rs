@@ -30,6 +30,13 @@ impl Claim {
         Self { publisher, held: false }
     }
 
+    /// Whether it is to be written before anything is published from this checkpoint: it names another process, which
+    /// would not learn that it was replaced. Its own name is enough, whichever of its producers wrote it: on a broker
+    /// so slow that every commit costs its producer, no second one would be any better.
+    pub fn is_news_after(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.publisher != self.publisher
+    }
+
     /// Takes note of how a transaction ended whose checkpoint names this process: also when its producer is replaced.
     pub fn note(&mut self, outcome: Outcome) {
         self.held |= outcome == Outcome::Committed;
@@ -39,8 +46,8 @@ impl Claim {
     ///
     /// The store's head alone would not tell: an older copy goes on from where it ends, with other events.
     pub fn agree(&mut self, checkpoint: &Checkpoint, stored: Option<EventId>) -> Result<Position, Disagreement> {
-        self.held |= checkpoint.publisher == self.publisher; // the answer to its commit may have been lost
-        if self.held && checkpoint.publisher != self.publisher {
+        self.held |= !self.is_news_after(checkpoint); // the answer to its commit may have been lost
+        if self.held && self.is_news_after(checkpoint) {
             return Err(Disagreement::TakenOver);
         }
         if stored != checkpoint.event {
@@ -84,6 +91,7 @@ mod tests {
         let mut read_back = claim();
         let own = by(read_back.publisher);
         assert_eq!(read_back.agree(&own, own.event), Ok(Position(1)));
+        assert!(!read_back.is_news_after(&own) && read_back.is_news_after(&successor));
         for mut claim in [told, read_back] {
             assert_eq!(claim.agree(&successor, successor.event), Err(Disagreement::TakenOver));
         }
