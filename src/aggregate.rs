@@ -145,11 +145,11 @@ impl<A: Aggregate> Loaded<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Vec<NewEvent>, A::Rejection> {
-        if cause.event.is_some_and(|event| self.causes.contains(&event)) {
+        let decided = decide_once(&self.state, &self.causes, command, cause.event)?;
+        if decided.is_empty() {
             return Ok(Vec::new());
         }
         let time = event::now();
-        let decided = self.state.decide(command)?;
         if cause.traceparent.is_some() {
             self.traceparent.clone_from(&cause.traceparent);
         }
@@ -179,6 +179,19 @@ impl<A: Aggregate> Loaded<A> {
         self.update_time = time;
         self.causes.extend(causation);
     }
+}
+
+/// Decides what a command leads to: nothing, if its cause is among those that have had their effect.
+pub fn decide_once<A: Aggregate>(
+    state: &A,
+    causes: &[EventId],
+    command: &A::Command,
+    cause: Option<EventId>,
+) -> Result<Vec<A::Event>, A::Rejection> {
+    if cause.is_some_and(|event| causes.contains(&event)) {
+        return Ok(Vec::new());
+    }
+    state.decide(command)
 }
 
 /// Loads a stream's aggregate as of every commit answered so far.

@@ -18,6 +18,7 @@ use crate::{
     event::{Event, EventId, Position, StreamId},
     kafka::{
         checkpoint::{self, Checkpoint, Checkpoints, Publisher},
+        claim::{Claim, Disagreement},
         client::Client,
         record::{Record, Source},
         topics::{self, Topic, TopicError},
@@ -173,19 +174,12 @@ impl From<ReadError> for Ending {
     }
 }
 
-/// This process, as the checkpoints know it.
-struct Own {
-    publisher: Publisher,
-    /// Whether a checkpoint has said so. From then on, another one's name there means that it has taken over.
-    claimed: bool,
-}
-
 impl Relay {
     /// Publishes until asked to stop. What is not published by then is published after the next start.
     pub fn run(self, stop: &Stop) -> Result<(), RelayError> {
         let topic = &self.topic.name;
         let mut backoff = Backoff::new(format!("publishing to {topic}"), self.metrics.failures.clone());
-        let mut own = Own { publisher: Publisher::generate(), claimed: false };
+        let mut own = Claim::new(Publisher::generate());
         loop {
             let Err(ending) = self.publish(stop, &mut backoff, &mut own);
             match ending {
@@ -199,7 +193,7 @@ impl Relay {
         }
     }
 
-    fn publish(&self, stop: &Stop, backoff: &mut Backoff, own: &mut Own) -> Result<Infallible, Ending> {
+    fn publish(&self, stop: &Stop, backoff: &mut Backoff, own: &mut Claim) -> Result<Infallible, Ending> {
         if stop.is_requested() {
             return Err(Ending::Stop);
         }
@@ -218,13 +212,12 @@ impl Relay {
         match checkpoints.decided()? {
             Some(checkpoint) => {
                 position = self.agree(checkpoint, own)?;
-                // Each time: only what this writer has committed itself shows that nobody else came in between.
-                let claim = Checkpoint { publisher: own.publisher, ..checkpoint };
-                writer = self.commit(writer, &[self.record_of(claim)])?;
+                if own.is_news_after(&checkpoint) {
+                    writer = self.claim(writer, checkpoint, own)?;
+                }
             }
             None => (writer, position) = self.begin(writer, own, partitions)?,
         }
-        own.claimed = true;
         self.metrics.published.store(position.0, Ordering::Relaxed);
         self.check(partitions)?;
         self.agreed.send_replace(true);
@@ -274,7 +267,7 @@ impl Relay {
     }
 
     /// The first publishing of this store to this cluster.
-    fn begin(&self, writer: Writer, own: &Own, partitions: i32) -> Result<(Writer, Position), Ending> {
+    fn begin(&self, writer: Writer, own: &mut Claim, partitions: i32) -> Result<(Writer, Position), Ending> {
         let (position, events) = match &self.cluster {
             Cluster::New { unfinished } => (self.store.opened_at(), self.history(unfinished)?),
             Cluster::Existing => {
@@ -291,22 +284,20 @@ impl Relay {
         };
         let mut writer = writer;
         for batch in events.chunks(BATCH) {
-            writer = self.commit(writer, &self.records_of(batch, partitions))?;
+            writer = go_on(writer.commit(&self.records_of(batch, partitions)))?;
         }
         // The checkpoint comes before the first event of the log, so that a missing one always means that it was lost.
         let event = self.event_at(position)?;
         let checkpoint = Checkpoint { position, event, publisher: own.publisher };
-        let writer = self.commit(writer, &[self.record_of(checkpoint)])?;
-        Ok((writer, position))
+        Ok((self.claim(writer, checkpoint, own)?, position))
     }
 
-    /// Commits, or ends the session.
-    fn commit(&self, writer: Writer, records: &[Record]) -> Result<Writer, Ending> {
-        match writer.commit(records) {
-            Ended { outcome: Outcome::Committed, writer: Some(writer), .. } => Ok(writer),
-            Ended { error: Some(error), .. } => Err(Ending::Kafka(error)),
-            Ended { error: None, .. } => Err(Ending::Renew),
-        }
+    /// Writes a checkpoint as this process's own.
+    fn claim(&self, writer: Writer, checkpoint: Checkpoint, own: &mut Claim) -> Result<Writer, Ending> {
+        let claim = Checkpoint { publisher: own.publisher, ..checkpoint };
+        let ended = writer.commit(&[self.record_of(claim)]);
+        own.note(ended.outcome);
+        go_on(ended)
     }
 
     /// What earlier processes recorded of some streams, in the order of the store.
@@ -320,18 +311,18 @@ impl Relay {
         Ok(events)
     }
 
-    /// Refuses a checkpoint that another process has written since this one began to publish; and a store that does
-    /// not have what was published from it: its head alone would not tell, for an older copy goes on from where it ends.
-    fn agree(&self, checkpoint: Checkpoint, own: &Own) -> Result<Position, Ending> {
-        let Checkpoint { position, event, publisher } = checkpoint;
-        if own.claimed && publisher != own.publisher {
-            return Err(Ending::Error(RelayError::TakenOver { store: self.store.id() }));
-        }
-        if self.event_at(position)? != event {
-            let head = *self.store.head().borrow();
-            return Err(Ending::Error(RelayError::StoreBehind { head, checkpoint: position, service: self.service }));
-        }
-        Ok(position)
+    fn agree(&self, checkpoint: Checkpoint, own: &mut Claim) -> Result<Position, Ending> {
+        let stored = self.event_at(checkpoint.position)?;
+        own.agree(&checkpoint, stored).map_err(|disagreement| {
+            Ending::Error(match disagreement {
+                Disagreement::TakenOver => RelayError::TakenOver { store: self.store.id() },
+                Disagreement::StoreBehind => RelayError::StoreBehind {
+                    head: *self.store.head().borrow(),
+                    checkpoint: checkpoint.position,
+                    service: self.service,
+                },
+            })
+        })
     }
 
     pub(crate) fn event_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
@@ -425,5 +416,14 @@ impl Relay {
 
     fn cluster_fact(&self) -> String {
         format!("cluster of {}", self.topic.name)
+    }
+}
+
+/// The writer for the next transaction, or why the session ends.
+fn go_on(ended: Ended) -> Result<Writer, Ending> {
+    match ended {
+        Ended { outcome: Outcome::Committed, writer: Some(writer), .. } => Ok(writer),
+        Ended { error: Some(error), .. } => Err(Ending::Kafka(error)),
+        Ended { error: None, .. } => Err(Ending::Renew),
     }
 }

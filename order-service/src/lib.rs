@@ -8,7 +8,7 @@ mod config;
 pub mod order;
 mod order_event;
 mod orders_table;
-mod payment_outcomes;
+pub mod payment_outcomes;
 mod watchers;
 
 /// What the fuzz targets call.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use event_sourcing::{aggregate::Aggregate, money::Money};
 
 /// What an order is about, as its creator said it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Details {
     /// What it costs.
     pub money: Money,
@@ -18,7 +18,7 @@ pub struct Details {
 }
 
 /// Why a payment failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PaymentFailure {
     /// From the gateway's closed list, such as `CARD_DECLINED`.
     pub code: String,
@@ -27,7 +27,7 @@ pub struct PaymentFailure {
 }
 
 /// What became of an order's payment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PaymentOutcome {
     /// It was charged.
     Completed {
@@ -46,7 +46,7 @@ pub enum PaymentOutcome {
 }
 
 /// What can happen to an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OrderEvent {
     /// It was taken.
     Created(Details),
@@ -69,7 +69,7 @@ pub enum OrderEvent {
 }
 
 /// What can be asked of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Take it.
     Create(Details),
@@ -80,7 +80,7 @@ pub enum Command {
 }
 
 /// An order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Nothing is known of it.
     #[default]
@@ -95,7 +95,7 @@ pub enum Order {
 }
 
 /// Where an order is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Not paid yet.
     Created,

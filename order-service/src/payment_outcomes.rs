@@ -10,10 +10,10 @@ use prost::Message as _;
 use crate::order::{Command, PaymentFailure, PaymentOutcome};
 
 /// The topic that payment-service publishes to.
-pub(crate) const TOPIC: &str = "payment-events";
+pub const TOPIC: &str = "payment-events";
 
 /// What a record asks of an order, or why it cannot be read.
-pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
+pub fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
     let message =
         PaymentEvent::decode(record.payload).map_err(|error| format!("the value is no PaymentEvent: {error}"))?;
     record.check(&message.event_id, &message.order_id)?;

@@ -32,8 +32,9 @@ use prometheus_client::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    due::{Answer, Due, due},
     fault::Step,
-    gateway::{Found, Gateway, NoAnswer},
+    gateway::{Gateway, NoAnswer},
     payment::{Command, Payment, Receipt, Refund, State},
     payments_table::{self, Waiting},
 };
@@ -103,14 +104,6 @@ impl Calls {
         self.made.get_or_create(&Outcome { outcome }).inc();
         self.duration.observe(began.elapsed().as_secs_f64());
     }
-}
-
-/// What the gateway said.
-enum Answer {
-    Charge(Receipt),
-    Refund(Refund),
-    /// It can't tell whether it charged.
-    Unknown,
 }
 
 /// Charges payments through a gateway.
@@ -236,32 +229,17 @@ impl<G: Gateway> Call<G> {
         };
         let before = payment.traceparent().map(str::to_owned);
         let Payment::Known { money, order_time, state } = payment.state else { return true };
-        let cancelled = match state {
-            State::Requested => false,
-            State::Cancelling { .. } => true,
-            // Settled in between.
-            State::Completed { .. }
-            | State::Failed(_)
-            | State::Voided
-            | State::Refunded { .. }
-            | State::NeedsReview { .. } => return true,
-        };
+        let age = order_time.elapsed().unwrap_or_default();
+        let Some(due) = due(&state, age, self.gateway.remembers()) else { return true }; // settled in between
         let attributes = || vec![Attribute::new("order.id", order.to_string())];
-        let name = if cancelled { "refund" } else { "charge" };
+        let name = match due {
+            Due::Charge | Due::FindOrCharge => "charge",
+            Due::Refund => "refund",
+        };
         let mut span = self.spans.start(SpanKind::Client, name, before.as_deref(), attributes);
         let cause = Cause { event: None, traceparent: span.traceparent(before.as_deref()) };
         let began = Instant::now();
-        let ask = async {
-            if cancelled {
-                let lost = || NoAnswer("as a test wants it".to_owned());
-                fault::around_async(Step::Refund, lost, move || self.gateway.refund(order, money))
-                    .await
-                    .map(Answer::Refund)
-            } else {
-                self.charge(order, money, order_time).await
-            }
-        };
-        let answer = tokio::time::timeout(CALL, ask).await;
+        let answer = tokio::time::timeout(CALL, self.ask(due, money)).await;
         let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));
         self.calls.note(began, answer.as_ref().ok());
         match answer {
@@ -282,40 +260,35 @@ impl<G: Gateway> Call<G> {
         }
     }
 
-    async fn charge(&self, order: StreamId, money: Money, order_time: SystemTime) -> Result<Answer, NoAnswer> {
-        // Near the end of the gateway's memory a repeat could be a second charge: then it is asked first. The order's
-        // time counts and not this store's, which may be a restored copy that reads of the order again.
-        let age = order_time.elapsed().unwrap_or_default();
-        if age > self.gateway.remembers() / 2 {
-            match self.gateway.find(order).await? {
-                Found::Receipt(receipt) => return Ok(Answer::Charge(receipt)),
-                Found::Unknown => return Ok(Answer::Unknown),
-                Found::Nothing => {}
-            }
-        }
+    async fn ask(&self, due: Due, money: Money) -> Result<Answer, NoAnswer> {
+        let order = self.payment.order;
         let lost = || NoAnswer("as a test wants it".to_owned());
+        match due {
+            Due::Refund => {
+                let refund = fault::around_async(Step::Refund, lost, move || self.gateway.refund(order, money));
+                return refund.await.map(Answer::Refund);
+            }
+            Due::FindOrCharge => {
+                if let Some(answer) = Answer::found(self.gateway.find(order).await?) {
+                    return Ok(answer);
+                }
+            }
+            Due::Charge => {}
+        }
         let receipt = fault::around_async(Step::Charge, lost, move || self.gateway.charge(order, money)).await?;
         if let Receipt::Charged { .. } = receipt {
             return Ok(Answer::Charge(receipt));
         }
         // An earlier call may have charged and never been answered, and a crash leaves no trace of it here: a decline is
         // taken only if the gateway's own records do not say otherwise.
-        Ok(match self.gateway.find(order).await? {
-            Found::Receipt(known) => Answer::Charge(known),
-            Found::Nothing => Answer::Charge(receipt),
-            Found::Unknown => Answer::Unknown,
-        })
+        Ok(Answer::found(self.gateway.find(order).await?).unwrap_or(Answer::Charge(receipt)))
     }
 
     /// Records what the gateway said, however long the store needs: money has moved. Returns whether the payment needs
     /// no further call: one that was cancelled meanwhile is to be given back.
     async fn record(&self, answer: Answer, cause: &Cause) -> bool {
         let order = self.payment.order;
-        let command = match answer {
-            Answer::Charge(receipt) => Command::RecordCharge(receipt),
-            Answer::Refund(refund) => Command::RecordRefund(refund),
-            Answer::Unknown => Command::RequireReview,
-        };
+        let command = Command::from(answer);
         let mut pause = SHORTEST_PAUSE;
         loop {
             let (store, command) = (&self.store, &command);

@@ -13,10 +13,10 @@ use prost::Message as _;
 use crate::payment::Command;
 
 /// The topic that order-service publishes to.
-pub(crate) const TOPIC: &str = "order-events";
+pub const TOPIC: &str = "order-events";
 
 /// What a record asks of a payment, or why it cannot be read.
-pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
+pub fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
     let message = OrderEvent::decode(record.payload).map_err(|error| format!("the value is no OrderEvent: {error}"))?;
     record.check(&message.event_id, &message.order_id)?;
     match message.event {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use event_sourcing::{aggregate::Aggregate, money::Money};
 
 /// Why the gateway refused for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Decline {
     /// From a closed list, such as `CARD_DECLINED`.
     pub code: String,
@@ -14,7 +14,7 @@ pub struct Decline {
 }
 
 /// What the gateway said became of a charge. It says so once and for all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Receipt {
     /// It was charged.
     Charged {
@@ -26,7 +26,7 @@ pub enum Receipt {
 }
 
 /// What the gateway said when nothing was to stay charged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refund {
     /// What was charged is given back.
     Refunded {
@@ -40,7 +40,7 @@ pub enum Refund {
 }
 
 /// What a person has to find out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Review {
     /// Whether the gateway has charged: it can't tell any more.
     ChargeUnknown,
@@ -49,7 +49,7 @@ pub enum Review {
 }
 
 /// What a person found out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Settlement {
     /// It was charged.
     Charged {
@@ -69,7 +69,7 @@ pub enum Settlement {
 pub const NOT_CHARGED: &str = "NOT_CHARGED";
 
 /// What can happen to a payment. `settled_by` names the person who said so; empty if it was the gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PaymentEvent {
     /// The intent to charge was recorded. No money moves before.
     Requested {
@@ -111,7 +111,7 @@ pub enum PaymentEvent {
 }
 
 /// What can be asked of a payment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Charge for the order.
     Request {
@@ -138,7 +138,7 @@ pub enum Command {
 }
 
 /// The one payment of an order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Payment {
     /// Nobody asked for it.
     #[default]
@@ -157,7 +157,7 @@ pub enum Payment {
 }
 
 /// Where a payment is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// The gateway has not said what became of it.
     Requested,

@@ -36,7 +36,7 @@ pub fn topic_of(service: &str) -> String {
 }
 
 /// A checkpoint: everything up to a position is published, which event that was, and who wrote it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The position.
     pub position: Position,
@@ -47,7 +47,7 @@ pub struct Checkpoint {
 }
 
 /// A process that publishes a store: a new one at each start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Publisher(pub Uuid);
 
 impl Publisher {

@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod checkpoint;
+pub mod claim;
 pub mod client;
 pub mod dead_letters;
 

@@ -19,7 +19,7 @@ use super::client::RETRY_BACKOFF;
 pub const SURELY_SENT_ONCE: Duration = Duration::from_millis(RETRY_BACKOFF.as_millis() as u64 * 3 / 4);
 
 /// What the driver is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Begin a transaction.
     Begin,
@@ -45,7 +45,7 @@ pub struct Input {
 }
 
 /// What kind of failure it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// Anything after which this producer can do no more, such as a successor with its `transactional.id`, or a
     /// transaction that stayed open for too long: the broker's answer is the same.
@@ -55,7 +55,7 @@ pub enum Fault {
 }
 
 /// How a transaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Finish {
     /// What became of its records.
     pub outcome: Outcome,
@@ -64,7 +64,7 @@ pub struct Finish {
 }
 
 /// What became of a transaction's records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// `read_committed` readers see all of them.
     Committed,
@@ -75,7 +75,7 @@ pub enum Outcome {
 }
 
 /// One transaction, from before its beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transaction {
     doing: Action,
     /// A record failed: abort where the commit would be.

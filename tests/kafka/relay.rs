@@ -133,6 +133,20 @@ async fn a_slow_commit_changes_nothing_but_the_producer() {
     assert_published(&store, &unique(&records));
 }
 
+/// Its checkpoint is not written anew with each producer: it would be late each time, and nothing else ever begin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_costs_a_producer_with_every_commit_is_published_to_all_the_same() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    say_many(&store, 5).await;
+    broker.delay(ApiKey::EndTxn, Duration::from_millis(450), 1000);
+    let _relay = start_relay(&store, &broker);
+    published(&broker, 5);
+    say_many(&store, 5).await;
+    let records = published(&broker, 10);
+    assert_published(&store, &unique(&records));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_is_waited_for() {
     let broker = start_broker();

@@ -88,12 +88,12 @@ impl Simulated {
                 let receipt = charge(None).await?;
                 if call == 1 { Err(NoAnswer("the connection broke".to_owned())) } else { Ok(receipt) }
             }
-            Behaviour::ContradictItself => match self.ledger.count("charge", key).await? {
-                1 => {
+            Behaviour::ContradictItself => match self.ledger.find(key).await? {
+                None => {
                     charge(None).await?;
                     Err(NoAnswer("the connection broke".to_owned()))
                 }
-                _ => {
+                Some(_) => {
                     let message = "the card was declined".to_owned();
                     Ok(Receipt::Declined(Decline { code: "CARD_DECLINED".to_owned(), message }))
                 }

@@ -1,0 +1,42 @@
+//! How a model is checked.
+
+use std::time::Instant;
+
+use stateright::{Checker as _, HasDiscoveries, Model};
+
+/// Visits every state there is, on two threads, and says how many that were.
+///
+/// # Panics
+/// If a property fails, with the steps that lead there.
+pub fn every_state<M>(name: &str, model: M)
+where
+    M: Model<State: Clone + std::fmt::Debug + PartialEq + std::hash::Hash + Send + Sync> + Send + Sync + 'static,
+    M::Action: Clone + std::fmt::Debug + PartialEq,
+{
+    let began = Instant::now();
+    let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let (states, deep) = (checker.unique_state_count(), checker.max_depth());
+    eprintln!("{name}: {states} states, up to {deep} steps deep, in {:.1} s", began.elapsed().as_secs_f64());
+    checker.assert_properties();
+}
+
+/// The shortest way to a state in which a property fails, if there is any.
+pub fn shortest_trace<M>(model: &M, property: &'static str) -> Option<Vec<M::Action>>
+where
+    M: Model<State: Clone + PartialEq + std::hash::Hash + Send + Sync> + Clone + Send + Sync + 'static,
+    M::Action: Clone + PartialEq,
+{
+    let mut shortest: Option<Vec<M::Action>> = None;
+    loop {
+        // The checker stops somewhat after the first one that it meets, and keeps the last.
+        let finish = HasDiscoveries::AnyOf([property].into());
+        let mut checker = model.clone().checker().finish_when(finish);
+        if let Some(trace) = &shortest {
+            checker = checker.target_max_depth(trace.len() + 1);
+        }
+        match checker.spawn_bfs().join().discovery(property) {
+            Some(path) => shortest = Some(path.into_actions()),
+            None => return shortest,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What may happen next, and what comes of it.
+
+use event_sourcing::kafka::transaction::Action;
+use stateright::{Model, Property};
+
+use super::{
+    Broker, Doing, Happens, Process, Producer, Publishing, State, Step, Writing, broker::PROCESSES, properties,
+};
+
+impl State {
+    /// What goes on by itself.
+    fn progress(&self) -> impl Iterator<Item = Happens> {
+        let starts = self.processes.iter().filter(|process| process.doing == Doing::Down);
+        let steps = self.processes.iter().filter(|process| process.is_busy(&self.broker));
+        let left_open = self.broker.log.iter().filter_map(|entry| entry.open);
+        let left_open = left_open.filter(|by| !self.processes[by.process].is_running());
+        let starts = starts.map(|process| Happens::Start(process.number));
+        let steps = steps.map(|process| Happens::Step(process.number, Step::Well));
+        starts.chain(steps).chain(left_open.map(Happens::TimeOut))
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_quiet(&self) -> bool {
+        self.progress().next().is_none()
+    }
+}
+
+/// What may go wrong with what a process does next.
+fn faults(process: &Process, broker: &Broker) -> &'static [Step] {
+    let takes = broker.takes(Producer { process: process.number, turn: process.turn });
+    match process.doing {
+        Doing::Opening { .. } => &[Step::AnswerLost],
+        Doing::Writing(Writing { action, .. }) if takes => match action {
+            Action::Drain => &[Step::RecordLost],
+            Action::Commit | Action::Abort => &[Step::SentTwice, Step::AnswerLost, Step::HeldBack],
+            Action::Begin | Action::Send | Action::Finish(_) => &[],
+        },
+        Doing::Writing(_) | Doing::Down | Doing::Looking | Doing::Deciding | Doing::Waiting | Doing::Refused(_) => &[],
+    }
+}
+
+impl Model for Publishing {
+    type State = State;
+    type Action = Happens;
+
+    fn init_states(&self) -> Vec<State> {
+        let first = Process::new(0, Vec::new());
+        vec![State { broker: Broker::default(), processes: vec![first], faults: self.faults }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Happens>) {
+        actions.extend(state.progress());
+        if state.processes.len() < PROCESSES {
+            actions.push(Happens::Copy);
+        }
+        for process in &state.processes {
+            // What it records while it is busy, it looks at only then.
+            let looks = matches!(process.doing, Doing::Looking | Doing::Waiting);
+            if looks && process.store.len() < self.events {
+                actions.push(Happens::Append(process.number));
+            }
+            if process.is_running() && state.faults.crashes > 0 {
+                actions.push(Happens::Crash(process.number));
+            }
+            if state.faults.network > 0 {
+                let faults = faults(process, &state.broker).iter();
+                actions.extend(faults.map(|fault| Happens::Step(process.number, *fault)));
+            }
+        }
+        actions.extend(state.broker.under_way.iter().map(|end| Happens::Arrives(*end)));
+        if state.faults.time_outs > 0 {
+            let open = state.broker.log.iter().filter_map(|entry| entry.open);
+            actions.extend(open.filter(|by| state.processes[by.process].is_running()).map(Happens::TimeOut));
+        }
+    }
+
+    fn next_state(&self, before: &State, happens: Happens) -> Option<State> {
+        let mut state = before.clone();
+        let State { broker, processes, faults } = &mut state;
+        match happens {
+            Happens::Start(number) => processes[number].start(),
+            Happens::Append(number) => processes[number].append(),
+            Happens::Copy => processes.push(Process::new(processes.len(), processes[0].store.clone())),
+            Happens::Step(number, step) => {
+                faults.network -= u8::from(step != Step::Well);
+                processes[number].step(step, broker, self);
+            }
+            Happens::Crash(number) => {
+                faults.crashes -= 1;
+                processes[number].crash();
+            }
+            Happens::Arrives(end) => {
+                let index = broker.under_way.iter().position(|other| *other == end)?;
+                broker.under_way.remove(index);
+                broker.end(end);
+            }
+            Happens::TimeOut(by) => {
+                faults.time_outs -= u8::from(processes[by.process].is_running());
+                broker.time_out(by);
+            }
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all()
+    }
+}

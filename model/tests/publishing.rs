@@ -1,0 +1,27 @@
+//! What the relay promises, and what each of its rules is for.
+
+use model::{
+    check,
+    publishing::{Defence, Publishing},
+};
+
+#[test]
+fn every_event_is_published_once_whatever_dies_hangs_or_arrives_late() {
+    check::every_state("publishing", Publishing::new(None));
+}
+
+#[test]
+fn a_broker_that_costs_a_producer_with_every_commit_is_published_to_all_the_same() {
+    check::every_state("publishing slowly", Publishing::on_a_slow_broker());
+}
+
+#[test]
+fn without_any_one_defence_the_property_that_it_guards_fails() {
+    for defence in Defence::ALL {
+        let model = Publishing::new(Some(defence));
+        let trace = check::shortest_trace(&model, defence.guards());
+        let trace = trace.unwrap_or_else(|| panic!("without {defence:?} it still holds that {}", defence.guards()));
+        eprintln!("without {defence:?} it fails, after {} steps, that {}:", trace.len(), defence.guards());
+        eprintln!("    {trace:?}");
+    }
+}
