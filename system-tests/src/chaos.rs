@@ -33,6 +33,10 @@ const FROZEN: Duration = Duration::from_secs(12);
 /// How long brokers, wires, disks and gateways are broken at most, in milliseconds.
 const BROKEN: u64 = 4000;
 
+/// The same of the gateway: the pauses before it is called again double each time, and some payments fail three times
+/// more by themselves.
+const GATEWAY: Duration = Duration::from_millis(1200);
+
 /// What can happen.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -204,6 +208,7 @@ fn happen(
         Fault::Gateway => {
             let how = ["Fail", "LoseAnswer", "Repeat"][chance.usize(..3)];
             world.services.payments.arm(&format!("Charge {how} 0 1000000\nRefund {how} 0 1000000"))?;
+            let lasting = lasting.min(GATEWAY);
             thread::sleep(lasting);
             world.services.payments.disarm();
             Ok((format!("gateway: {how}"), format!("gateway: {how} for {lasting:?}")))
