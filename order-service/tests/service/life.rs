@@ -264,6 +264,20 @@ async fn a_deadline_that_is_over_ends_the_call_and_leaves_no_half_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_is_over_ends_a_stream() {
+    let service = Service::start().await;
+    let order_id = service.post(r#"{"amount":500}"#).order_id().to_owned();
+    // tonic's client keeps this only until the stream begins.
+    let mut request = tonic::Request::new(WatchOrderRequest { order_id, after_version: 0 });
+    request.set_timeout(Duration::from_millis(300));
+    let mut changes = service.grpc().await.watch_order(request).await.expect("watched").into_inner();
+    assert!(changes.message().await.expect("as it stands").is_some());
+    let end = tokio::time::timeout(Duration::from_secs(10), changes.message()).await.expect("it ends");
+    assert_eq!(end.expect_err("the time is over").code(), Code::DeadlineExceeded);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_over_both() {
     let service = Service::start().await;
     let metadata = (0..10_000).map(|number| (format!("key-{number}"), "v".repeat(10))).collect();
