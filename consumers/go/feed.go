@@ -1,105 +1,60 @@
-//go:generate npx --yes @bufbuild/buf@1.75.0 generate ../../proto --path ../../proto/orders/events --path ../../proto/payments/events
-
-// Command feed prints what happens to orders and payments, one line per event. Usage: feed BROKERS [--until-end]
+// Command feed prints what happens to orders and payments, one line per event, until Ctrl-C. Usage: feed BROKERS [GROUP]
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log"
-	"maps"
 	"os"
 	"os/signal"
 	"strings"
-	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	orders "example.com/event-sourcing/gen/orders/events/v1"
 	payments "example.com/event-sourcing/gen/payments/events/v1"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
 )
 
 var seen = map[string]bool{} // grows for ever, ends with the process: who has effects keeps what was seen with them
 
-func show(record *kgo.Record) error {
+func show(record *kgo.Record) {
 	headers := map[string]string{}
 	for _, header := range record.Headers {
 		headers[header.Key] = string(header.Value)
 	}
-	if headers["ce_id"] == "" || headers["ce_sequence"] == "" || record.Value == nil {
-		return fmt.Errorf("no ce_id, no ce_sequence or no value")
+	message := map[string]proto.Message{"order-events": &orders.OrderEvent{}, "payment-events": &payments.PaymentEvent{}}[record.Topic]
+	if headers["ce_id"] == "" || headers["ce_sequence"] == "" || record.Value == nil || proto.Unmarshal(record.Value, message) != nil {
+		log.Printf("skipped %s/%d@%d: no ce_id, no ce_sequence or no event", record.Topic, record.Partition, record.Offset)
+		return
 	}
-	event := map[string]proto.Message{"order-events": &orders.OrderEvent{}, "payment-events": &payments.PaymentEvent{}}[record.Topic]
-	if err := proto.Unmarshal(record.Value, event); err != nil || seen[headers["ce_id"]] {
-		return err // nil: a record that was read again, as after a crash. Kafka has each event once
+	if seen[headers["ce_id"]] { // Kafka has each event once; a reader that crashed or lost a partition reads some again
+		return
 	}
 	seen[headers["ce_id"]] = true
-	message, name, amount := event.ProtoReflect(), "newer", "-"
-	field := func(name protoreflect.Name) any {
-		return message.Get(message.Descriptor().Fields().ByName(name)).Interface()
-	}
-	if set := message.WhichOneof(message.Descriptor().Oneofs().ByName("event")); set != nil { // else newer than this reader
+	event, name, amount := message.ProtoReflect(), "newer", "-"
+	fields, oneof := event.Descriptor().Fields(), event.Descriptor().Oneofs().ByName("event")
+	if set := event.WhichOneof(oneof); set != nil { // nil: the event is newer than this reader
 		name = string(set.Name())
-		if body, ok := message.Get(set).Message().Interface().(interface{ GetAmount() int64 }); ok {
-			amount = fmt.Sprint(body.GetAmount())
+		if field := set.Message().Fields().ByName("amount"); field != nil {
+			amount = event.Get(set).Message().Get(field).String()
 		}
 	}
-	fmt.Println(record.Topic, headers["ce_sequence"], field("order_id"), field("version"), name, amount)
-	return nil
+	fmt.Println(record.Topic, headers["ce_sequence"], event.Get(fields.ByName("order_id")), event.Get(fields.ByName("version")), name, amount)
 }
 
 func main() {
-	log.SetFlags(0)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	untilEnd, topics := len(os.Args) > 2 && os.Args[2] == "--until-end", []string{"order-events", "payment-events"}
-	mode := []kgo.Opt{kgo.ConsumerGroup("example-go"), kgo.DisableAutoCommit()} // by default it commits by the clock
-	if untilEnd {
-		mode = []kgo.Opt{kgo.KeepControlRecords()} // the markers that end transactions: they take up offsets, most often the last
-	}
-	client, err := kgo.NewClient(append(mode, kgo.SeedBrokers(strings.Split(os.Args[1], ",")...), kgo.ConsumeTopics(topics...),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), // the default shows what was aborted, too
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(os.Args[1], ",")...),
+		kgo.ConsumerGroup(append(os.Args, "example-go")[2]), kgo.ConsumeTopics("order-events", "payment-events"),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted())) // the default shows what was aborted, too
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer client.Close()
-	unread := map[string]int64{} // the end, as it is now, of each partition that has records
-	if untilEnd {
-		ends, err := kadm.NewClient(client).ListCommittedOffsets(ctx, topics...)
-		if err = cmp.Or(err, ends.Error()); err != nil {
-			log.Fatal(err)
-		}
-		ends.Each(func(end kadm.ListedOffset) { unread[fmt.Sprint(end.Topic, "/", end.Partition)] = end.Offset })
-		maps.DeleteFunc(unread, func(_ string, end int64) bool { return end == 0 })
-	}
-	for len(unread) > 0 || !untilEnd {
-		// What was aborted just below a transaction that is still open leaves no marker to see: an error, rather than to hang.
-		hung := time.AfterFunc(time.Minute, func() {
-			if untilEnd {
-				log.Fatal("nothing for a minute, and not at the end")
-			}
-		})
-		fetches := client.PollFetches(ctx)
-		if hung.Stop(); ctx.Err() != nil {
-			break // Ctrl-C
-		}
+	// What one poll returned is up for commit from the next one on, every 5 s and at the end.
+	for fetches := client.PollFetches(ctx); ctx.Err() == nil; fetches = client.PollFetches(ctx) {
 		fetches.EachError(func(topic string, partition int32, err error) { log.Println(topic, partition, err) })
-		fetches.EachRecord(func(record *kgo.Record) {
-			partition := fmt.Sprint(record.Topic, "/", record.Partition)
-			if err := show(record); err != nil && !record.Attrs.IsControl() {
-				log.Printf("skipped %s@%d: %v", partition, record.Offset, err)
-			}
-			if record.Offset+1 >= unread[partition] {
-				delete(unread, partition)
-			}
-		})
-		if err := client.CommitUncommittedOffsets(context.Background()); err != nil && !untilEnd {
-			log.Println(err) // what was printed is read again after a restart
-		}
+		fetches.EachRecord(show)
 	}
 }

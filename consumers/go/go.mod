@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
 	google.golang.org/protobuf v1.36.12
 )
 

@@ -1,6 +1,6 @@
-// Prints what happens to orders and payments, one line per event. Usage: node feed.js BROKERS [--until-end]
+// Prints what happens to orders and payments, one line per event, until Ctrl-C. Usage: node feed.js BROKERS [GROUP]
 const path = require('node:path');
-const { KafkaConsumer } = require('@confluentinc/kafka-javascript');
+const { Kafka, logLevel } = require('kafkajs');
 const protobuf = require('protobufjs');
 
 const proto = new protobuf.Root();
@@ -10,51 +10,43 @@ const types = {
   'order-events': proto.lookupType('orders.events.v1.OrderEvent'),
   'payment-events': proto.lookupType('payments.events.v1.PaymentEvent'),
 };
-const [brokers, untilEnd] = [process.argv[2], process.argv[3] === '--until-end'];
+const [brokers, group = 'example-node'] = process.argv.slice(2);
 const seen = new Set(); // grows for ever, ends with the process: who has effects keeps what was seen together with them
 
-function show(record) {
-  const { ce_id: id, ce_sequence: sequence } = Object.assign({}, ...(record.headers ?? []));
-  if (!id?.length || !sequence?.length || record.value === null) throw new Error('no ce_id, no ce_sequence or no value');
-  const event = types[record.topic].decode(record.value); // plain protobuf, without a schema registry's framing
+function show(topic, { headers, value }) {
+  const { ce_id: id, ce_sequence: sequence } = headers;
+  if (!id?.length || !sequence?.length || value === null) throw new Error('no ce_id, no ce_sequence or no value');
+  const event = types[topic].decode(value); // plain protobuf, without a schema registry's framing
   if (seen.has(id.toString('hex'))) return; // Kafka has each event once; a reader that crashed reads some again
   seen.add(id.toString('hex'));
   const name = event.event; // the name of the field that is set; undefined: the event is newer than this reader
   // 64 bits do not fit into a number: they are objects, made into text.
-  console.log(`${record.topic} ${sequence} ${event.order_id} ${event.version} ${name ?? 'newer'} ${event[name]?.amount ?? '-'}`);
+  console.log(`${topic} ${sequence} ${event.order_id} ${event.version} ${name ?? 'newer'} ${event[name]?.amount ?? '-'}`);
 }
 
-const consumer = new KafkaConsumer({
-  'bootstrap.servers': brokers,
-  'group.id': 'example-node',
-  'isolation.level': 'read_committed', // what was aborted never happened
-  'enable.auto.commit': !untilEnd,
-  'enable.auto.offset.store': false, // the default lets an offset be committed before its record was looked at
-  'enable.partition.eof': untilEnd,
-}, { 'auto.offset.reset': 'earliest' });
-let unread = new Set();
-consumer.on('data', (record) => {
-  try {
-    show(record);
-  } catch (error) {
-    console.error(`skipped ${record.topic}/${record.partition}@${record.offset}: ${error.message}`);
-  }
-  // Printed: now it is up for commit, every 5 s and at the end. It throws if the partition has gone to another member.
-  if (!untilEnd) try { consumer.offsetsStore([{ ...record, offset: record.offset + 1 }]); } catch { /* read again there */ }
+const consumer = new Kafka({ brokers: brokers.split(','), logLevel: logLevel.WARN }).consumer({
+  groupId: group,
+  readUncommitted: false, // what was aborted never happened
+  allowAutoTopicCreation: false, // by default a reader makes the topic that it misses
 });
-// An event of its own, for the last offset tells nothing: where a transaction ends, a marker takes one up.
-consumer.on('partition.eof', ({ topic, partition }) => {
-  if (unread.delete(`${topic}/${partition}`) && unread.size === 0) consumer.disconnect();
-});
-consumer.on('event.error', (error) => console.error(error.message));
-process.once('SIGINT', () => consumer.disconnect());
-consumer.connect({ timeout: 10000 }, (error, metadata) => {
-  if (error) throw error;
-  if (untilEnd) {
-    const partitions = Object.keys(types).flatMap((topic) => metadata.topics.find(({ name }) => name === topic).partitions
-      .map(({ id }) => ({ topic, partition: id, offset: 'beginning' })));
-    unread = new Set(partitions.map(({ topic, partition }) => `${topic}/${partition}`));
-    consumer.assign(partitions);
-  } else consumer.subscribe(Object.keys(types));
-  consumer.consume();
+process.once('SIGINT', () => consumer.disconnect()); // commits what was printed
+
+async function main() {
+  await consumer.connect();
+  await consumer.subscribe({ topics: Object.keys(types), fromBeginning: true });
+  await consumer.run({
+    // When it returns, the record is up for commit; when it throws, the record is handed over again.
+    eachMessage: async ({ topic, partition, message }) => {
+      try {
+        show(topic, message);
+      } catch (error) {
+        console.error(`skipped ${topic}/${partition}@${message.offset}: ${error.message}`);
+      }
+    },
+  });
+}
+
+main().catch((error) => {
+  console.error(error.message);
+  process.exit(1);
 });

@@ -2,13 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::Request,
-    http::{HeaderMap, header},
-    response::IntoResponse as _,
-};
+use axum::{Router, extract::Request, http::header, response::IntoResponse as _};
 use clap::Args;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -29,6 +23,7 @@ use tower::ServiceExt as _;
 
 use super::{
     call_error::CallError,
+    deadline,
     failure::Failure,
     health::Health,
     metrics::Metrics,
@@ -110,38 +105,11 @@ pub fn one_port(
     http.merge(ops(health, metrics)).fallback(async move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
-            let deadline = grpc_timeout(request.headers());
-            let answer = grpc.oneshot(request);
-            match deadline {
-                None => answer.await.into_response(),
-                Some(deadline) => match tokio::time::timeout(deadline, answer).await {
-                    Ok(answer) => answer.into_response(),
-                    Err(_elapsed) => CallError::DeadlineExceeded.into_status(service).into_http::<Body>(),
-                },
-            }
+            deadline::keep(deadline::grpc_timeout(request.headers()), service, grpc.oneshot(request)).await
         } else {
             CallError::NoRoute.into_response()
         }
     })
-}
-
-/// The time that a caller gives: up to 8 digits and a unit, as gRPC over HTTP/2 has it.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
 }
 
 /// Holds back the first calls, connected as they may be, until store and cluster are known to belong together: what an

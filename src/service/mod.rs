@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod call_error;
 pub mod cli;
+mod deadline;
 pub mod failure;
 pub mod health;
 pub mod listener;

@@ -1,13 +1,14 @@
 //! Both programs on a real Kafka broker, under load and with faults, checked from outside.
 //!
-//! One command: `cargo run -p system-tests`. It needs Java 17 and Maven (for the broker's jars), and Python 3 with
-//! venv (for the reader); where one is missing it says so and fails.
+//! One command: `cargo run -p system-tests`. It needs a JDK of 17 and Maven (for the broker's jars), Python 3 with venv
+//! (for the reader), and Node.js and Go (for the readers under `consumers/`); where one is missing it says so and fails.
 
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod audit;
 mod chaos;
 mod checks;
+mod consumers;
 mod crash_points;
 mod dead_letters;
 mod faults;
@@ -75,12 +76,13 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 10] = [
+const SCENARIOS: [(&str, &str, Scenario); 11] = [
     ("late-commit", "a late commit, held back by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to go on, and what settles it", refusals::run),
     ("dead-letters", "what cannot be read, and is put back", dead_letters::run),
     ("audit", "audits, and what is planted for them to find", audit::run),
+    ("consumers", "readers in other languages", consumers::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),
     ("crash-points", "each crash point of both services", crash_points::run),

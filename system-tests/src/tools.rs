@@ -5,10 +5,14 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 /// What must be on the machine, and why.
-const NEEDED: [(&str, &str, &str); 5] = [
+const NEEDED: [(&str, &str, &str); 9] = [
     ("java", "-version", "Java 17 or later runs the broker"),
     ("mvn", "-version", "Maven fetches the broker's jars"),
     ("python3", "--version", "Python 3 runs the reader"),
+    ("javac", "-version", "a JDK compiles the reader in Java"),
+    ("node", "--version", "Node.js runs the reader in JavaScript"),
+    ("npx", "--version", "npm fetches its client, and npx buf for the reader in Go"),
+    ("go", "version", "Go compiles the reader in Go"),
     ("perl", "-v", "Perl configures OpenSSL, for the programs to speak TLS with the broker"),
     ("cmake", "--version", "CMake builds librdkafka with it"),
 ];

@@ -1,10 +1,10 @@
 //! `/orders` over HTTP. Errors are problem details (RFC 9457), and `/openapi.json` says all of this to programs.
 
-use std::{future, pin::Pin};
+use std::{error::Error as _, future, pin::Pin};
 
 use axum::{
     Json, Router,
-    body::{self, Body},
+    body::{self, Body, HttpBody as _},
     extract::{
         Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
@@ -17,7 +17,7 @@ use axum::{
     routing::get,
 };
 use event_sourcing::{
-    proto::orders::v1::{CreateOrderRequest, Order},
+    proto::orders::v1::Order,
     service::{
         call_error::{CallError, Violation},
         listener::MAX_REQUEST,
@@ -26,13 +26,14 @@ use event_sourcing::{
     },
 };
 use futures_util::{FutureExt as _, StreamExt as _};
+use http_body_util::LengthLimitError;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Orders,
     json::{EventsJson, OrderJson, OrdersJson, create_order_request, field_name, list_orders_request},
     openapi::{self, NewOrder, Problem},
-    requests::details,
+    requests::{details, page},
 };
 
 /// The parameters of a query, in order.
@@ -84,7 +85,7 @@ async fn create(State(orders): State<Orders>, request: Request) -> Result<Respon
         request.request_id = key;
     }
     if !violations.is_empty() {
-        return Err(CallError::Invalid(with_the_rest(violations, request)));
+        return Err(CallError::Invalid(with_the_rest(violations, details(request).err())));
     }
     let order =
         traced(&orders, "/orders", &head.headers, async |context| orders.create(request, context).await).await?;
@@ -116,7 +117,10 @@ async fn list(
     query: Result<Parameters, QueryRejection>,
 ) -> Result<Json<OrdersJson>, CallError> {
     let Query(parameters) = query.map_err(|_malformed| bad("query", "cannot be read"))?;
-    let request = list_orders_request(parameters).map_err(CallError::Invalid)?;
+    let (request, violations) = list_orders_request(parameters);
+    if !violations.is_empty() {
+        return Err(CallError::Invalid(with_the_rest(violations, page(request).err())));
+    }
     Ok(Json(orders.list(request).await.map_err(with_json_names)?.into()))
 }
 
@@ -238,11 +242,15 @@ async fn traced(
 
 /// The header `Idempotency-Key`: a string in quotes, as in the IETF's draft, or bare, as most send it.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, CallError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let wrong = || bad("Idempotency-Key", "must be up to 64 printable ASCII characters without spaces");
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let wrong = || bad("Idempotency-Key", "must be up to 64 printable ASCII characters without spaces, quoted or bare");
+    if values.next().is_some() {
+        return Err(bad("Idempotency-Key", "is there more than once"));
+    }
     let text = value.to_str().map_err(|_not_ascii| wrong())?.trim();
-    let key = match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        Some(quoted) => quoted.replace("\\\"", "\"").replace("\\\\", "\\"),
+    let key = match text.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"').ok_or_else(wrong)?.replace("\\\"", "\"").replace("\\\\", "\\"),
         None => text.to_owned(),
     };
     if key.is_empty() { Err(wrong()) } else { Ok(Some(key)) }
@@ -252,15 +260,26 @@ fn require_json(headers: &HeaderMap) -> Result<(), CallError> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next()).map(str::trim);
     match media_type {
-        Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => Ok(()),
-        _ => Err(CallError::MediaType { expected: "application/json" }),
+        Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => {}
+        _ => return Err(CallError::MediaType { expected: "application/json" }),
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        None => Ok(()),
+        Some(coding) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
+        Some(_) => Err(CallError::MediaType { expected: "application/json, not compressed" }),
     }
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, CallError> {
-    // A body that breaks off has nobody left to answer.
-    let too_large = |_| CallError::TooLarge { limit: MAX_REQUEST };
-    Ok(body::to_bytes(body, MAX_REQUEST).await.map_err(too_large)?.into())
+    const TOO_LARGE: CallError = CallError::TooLarge { limit: MAX_REQUEST };
+    if body.size_hint().lower() > MAX_REQUEST as u64 {
+        return Err(TOO_LARGE); // by its own word, before it is sent
+    }
+    let read = body::to_bytes(body, MAX_REQUEST).await.map_err(|error| {
+        let too_large = error.source().is_some_and(|source| source.is::<LengthLimitError>());
+        if too_large { TOO_LARGE } else { bad("body", "broke off, or is not sent as HTTP has it") }
+    });
+    Ok(read?.into())
 }
 
 fn bad(field: impl Into<String>, description: &str) -> CallError {
@@ -268,8 +287,8 @@ fn bad(field: impl Into<String>, description: &str) -> CallError {
 }
 
 /// Adds what is wrong with the fields that could be read.
-fn with_the_rest(mut violations: Vec<Violation>, request: CreateOrderRequest) -> Vec<Violation> {
-    for mut violation in details(request).err().unwrap_or_default() {
+fn with_the_rest(mut violations: Vec<Violation>, rest: Option<Vec<Violation>>) -> Vec<Violation> {
+    for mut violation in rest.unwrap_or_default() {
         violation.field = field_name(&violation.field);
         if !violations.iter().any(|known| known.field == violation.field) {
             violations.push(violation);
@@ -295,14 +314,15 @@ pub fn fuzz_http_order(body: &[u8], key: Option<&[u8]>, query: Vec<(String, Stri
         headers.insert("idempotency-key", value);
     }
     let key = idempotency_key(&headers);
-    if let Ok((request, violations)) = create_order_request(body) {
-        let request = CreateOrderRequest { request_id: key.ok().flatten().unwrap_or(request.request_id), ..request };
+    if let Ok((mut request, violations)) = create_order_request(body) {
+        if let Ok(Some(key)) = key {
+            request.request_id = key;
+        }
         if details(request.clone()).is_ok() && violations.is_empty() {
             assert!(request.amount > 0);
         }
-        with_the_rest(violations, request);
+        with_the_rest(violations, details(request).err());
     }
-    if let Ok(request) = list_orders_request(query) {
-        let _ = super::requests::page(request);
-    }
+    let (request, violations) = list_orders_request(query);
+    with_the_rest(violations, page(request).err());
 }

@@ -1,15 +1,23 @@
 //! Orders as JSON: lowerCamelCase, states without prefix, amounts as numbers.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use event_sourcing::{
     proto::orders::v1::{CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderState, RecordedEvent},
     service::call_error::Violation,
 };
 use prost_types::Timestamp;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
+
+const TWICE: &str = "is there more than once";
 
 /// An order as an answer.
 #[derive(Serialize, ToSchema)]
@@ -149,19 +157,23 @@ impl From<Order> for OrderJson {
 ///
 /// A field that is `null` counts as absent, as in the JSON form of protobuf.
 pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, Vec<Violation>), Violation> {
-    let body: Value =
-        serde_json::from_slice(body).map_err(|error| Violation::new("body", format!("must be valid JSON: {error}")))?;
-    let Value::Object(fields) = body else { return Err(Violation::new("body", "must be a JSON object")) };
+    let Members(fields) = serde_json::from_slice(body).map_err(|error: serde_json::Error| {
+        let problem =
+            if error.is_data() { "must be a JSON object".to_owned() } else { format!("must be valid JSON: {error}") };
+        Violation::new("body", problem)
+    })?;
     let mut request = CreateOrderRequest::default();
     let mut violations = Vec::new();
+    let mut seen = BTreeSet::new();
     for (name, value) in fields {
-        let result = match (name.as_str(), value) {
-            ("amount" | "currencyCode" | "requestId" | "customerId" | "metadata", Value::Null) => Ok(()),
-            ("amount", value) => amount(&value).map(|amount| request.amount = amount),
-            ("currencyCode", value) => text(value).map(|text| request.currency_code = text),
-            ("requestId", value) => text(value).map(|text| request.request_id = text),
-            ("customerId", value) => text(value).map(|text| request.customer_id = text),
-            ("metadata", value) => metadata(value).map(|entries| request.metadata = entries),
+        let result = match name.as_str() {
+            _ if !seen.insert(name.clone()) => Err(TWICE),
+            "amount" | "currencyCode" | "requestId" | "customerId" | "metadata" if value.get() == "null" => Ok(()),
+            "amount" => amount(&value).map(|amount| request.amount = amount),
+            "currencyCode" => text(&value).map(|text| request.currency_code = text),
+            "requestId" => text(&value).map(|text| request.request_id = text),
+            "customerId" => text(&value).map(|text| request.customer_id = text),
+            "metadata" => metadata(&value).map(|entries| request.metadata = entries),
             _ => Err("is not a field of an order"),
         };
         if let Err(problem) = result {
@@ -171,12 +183,41 @@ pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, V
     Ok((request, violations))
 }
 
-/// Reads the parameters of a list, or names each wrong one.
-pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> Result<ListOrdersRequest, Vec<Violation>> {
+/// The members of a JSON object as they were sent. A `Value` would keep the last of two with the same name and say
+/// nothing, and another reader of the same bytes might take the first: of two amounts, neither is meant.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = object.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// Reads the parameters of a list, with every one that is wrong: what could be read is there too, for the rest of it to
+/// be checked.
+pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> (ListOrdersRequest, Vec<Violation>) {
     let mut request = ListOrdersRequest::default();
     let mut violations = Vec::new();
+    let mut seen = BTreeSet::new();
     for (name, value) in parameters {
         let result = match name.as_str() {
+            _ if !seen.insert(name.clone()) => Err(TWICE),
             "state" => OrderState::from_str_name(&format!("ORDER_STATE_{value}"))
                 .map(|state| request.set_state(state))
                 .ok_or("must be a state of orders, such as PAID"),
@@ -197,7 +238,7 @@ pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> Result<L
             violations.push(Violation::new(name, problem));
         }
     }
-    if violations.is_empty() { Ok(request) } else { Err(violations) }
+    (request, violations)
 }
 
 fn time(text: &str) -> Result<Timestamp, &'static str> {
@@ -205,26 +246,30 @@ fn time(text: &str) -> Result<Timestamp, &'static str> {
 }
 
 /// A whole number, or a string of one, as protobuf writes 64 bits.
-fn amount(value: &Value) -> Result<i64, &'static str> {
-    let number = match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(digits) => digits.parse().ok(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+fn amount(value: &RawValue) -> Result<i64, &'static str> {
+    let number = match serde_json::from_str(value.get()) {
+        Ok(Value::Number(number)) => number.as_i64(),
+        Ok(Value::String(digits)) => digits.parse().ok(),
+        Ok(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | Err(_) => None,
     };
     number.ok_or("must be a whole number of the currency's minor unit (500 is USD 5.00), at most 1000000000000")
 }
 
-fn text(value: Value) -> Result<String, &'static str> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Err("must be a string"),
-    }
+fn text(value: &RawValue) -> Result<String, &'static str> {
+    serde_json::from_str(value.get()).map_err(|_other| "must be a string")
 }
 
-fn metadata(value: Value) -> Result<BTreeMap<String, String>, &'static str> {
-    const PROBLEM: &str = "must be an object whose values are strings";
-    let Value::Object(entries) = value else { return Err(PROBLEM) };
-    entries.into_iter().map(|(key, value)| Ok((key, text(value).map_err(|_problem| PROBLEM)?))).collect()
+fn metadata(value: &RawValue) -> Result<BTreeMap<String, String>, &'static str> {
+    const PROBLEM: &str = "must be an object whose values are strings, each name once";
+    let Members(members) = serde_json::from_str(value.get()).map_err(|_other| PROBLEM)?;
+    let mut entries = BTreeMap::new();
+    for (key, value) in members {
+        let value = text(&value).map_err(|_other| PROBLEM)?;
+        if entries.insert(key, value).is_some() {
+            return Err(PROBLEM);
+        }
+    }
+    Ok(entries)
 }
 
 /// The name of a field in JSON: `currency_code` is `currencyCode`.
@@ -274,6 +319,9 @@ mod tests {
             (r#"{"amount":true,"currencyCode":5}"#, vec!["amount", "currencyCode"]),
             (r#"{"amount":5,"currency_code":"USD"}"#, vec!["currency_code"]),
             (r#"{"amount":5,"metadata":{"k":1}}"#, vec!["metadata"]),
+            (r#"{"amount":5,"amount":6}"#, vec!["amount"]),
+            (r#"{"amount":5,"\u0061mount":5}"#, vec!["amount"]),
+            (r#"{"amount":5,"metadata":{"k":"v","k":"v"}}"#, vec!["metadata"]),
         ] {
             let (_, violations) = create_order_request(body.as_bytes()).expect(body);
             assert_eq!(violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(), fields, "{body}");

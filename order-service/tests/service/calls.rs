@@ -1,15 +1,22 @@
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+    sync::mpsc,
+};
 
 use event_sourcing::{
-    proto::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderState},
+    proto::orders::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, OrderState},
+    store::{Commit, CommitError},
     testing::{eventually, read_until},
 };
+use futures_util::FutureExt as _;
 use order_service::TOPIC;
-use tonic::{Code, Request, transport::Endpoint};
+use tonic::{Code, Request, codec::CompressionEncoding, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
-use crate::harness::Service;
+use crate::harness::{Service, agent};
 
 fn ready(service: &Service) -> u16 {
     service.get("/readyz").status
@@ -80,6 +87,8 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
         (&format!("{{\"amount\":5,\"metadata\":{{{too_many}\"k\":\"v\"}}}}"), 400, vec!["metadata"]),
         (r#"{"amount":5,"colour":"red"}"#, 400, vec!["colour"]),
         (r#"{"amount":"x","colour":"red","currencyCode":"XXL"}"#, 400, vec!["amount", "colour", "currencyCode"]),
+        (r#"{"amount":5,"amount":6}"#, 400, vec!["amount"]),
+        (r#"{"amount":5,"metadata":{"k":"v","k":"w"}}"#, 400, vec!["metadata"]),
         (r#"{"amount":5"#, 400, vec!["body"]),
         (r#"[5]"#, 400, vec!["body"]),
     ];
@@ -91,6 +100,22 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
     }
     let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64 * 1024));
     assert_eq!(service.post(&large).status, 413);
+    let packed = service.request("POST", "/orders").header("content-type", "application/json");
+    let packed = packed.header("content-encoding", "gzip").body(&[0x1f, 0x8b][..]).expect("a request");
+    assert_eq!(agent().run(packed).expect("an answer").status(), 415);
+    for (broken, status) in [
+        ("content-length: 20\r\n\r\n{\"amount\"", "400"),
+        ("transfer-encoding: chunked\r\n\r\nsix\r\n", "400"),
+        ("content-length: 70000\r\n\r\n{", "413"),
+    ] {
+        let mut stream = TcpStream::connect(service.address).expect("connects");
+        let head = "POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        stream.write_all(format!("{head}{broken}").as_bytes()).expect("sent");
+        stream.shutdown(Shutdown::Write).expect("no more comes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{broken:?}: {answer}");
+    }
     for content_type in ["text/plain", "application/x-www-form-urlencoded", ""] {
         assert_eq!(service.http("POST", "/orders", content_type, b"{\"amount\":5}").status, 415, "{content_type}");
     }
@@ -189,9 +214,7 @@ async fn orders_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_write_refuses_the_call_and_says_when_to_come_again() {
     let service = Service::start().await;
-    let limit = |pages: u32| {
-        event_sourcing::store::Commit::table(move |table| table.pragma_update(None, "max_page_count", pages))
-    };
+    let limit = |pages: u32| Commit::table(move |table| table.pragma_update(None, "max_page_count", pages));
     service.store.commit(limit(1)).await.expect("SQLite takes the current size instead");
     let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64));
     assert_eq!((health(&service).await, ready(&service)), (ServingStatus::Serving, 200));
@@ -208,5 +231,51 @@ async fn a_store_that_cannot_write_refuses_the_call_and_says_when_to_come_again(
     assert_eq!(service.post(&large).status, 201);
     eventually("callers may come", || ready(&service) == 200);
     assert_eq!(health(&service).await, ServingStatus::Serving);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_the_call_and_says_when_to_come_again() {
+    let service = Service::start().await;
+    let taken = service.post(r#"{"amount":500}"#).order_id().to_owned();
+    let (begin, begun) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let hold = Commit::table(move |_| {
+        let _ = begin.send(());
+        let _ = held.recv();
+        Ok(())
+    });
+    assert!(service.store.commit(hold).now_or_never().is_none(), "it waits");
+    begun.recv().expect("it is written, and takes nothing more from the queue");
+    // A commit whose caller goes away stays in the queue.
+    let full = |answer| matches!(answer, Some(Err(CommitError::Overloaded)));
+    let refused = (0..100_000).any(|_| full(service.store.commit(Commit::table(|_| Ok(()))).now_or_never()));
+    assert!(refused, "the queue has no end");
+
+    let request = service.request("POST", "/orders").header("content-type", "application/json");
+    let answer = agent().run(request.body(&br#"{"amount":500}"#[..]).expect("a request")).expect("an answer");
+    assert_eq!(answer.status(), 429);
+    assert_eq!(answer.headers().get("retry-after").map(|seconds| seconds.as_bytes()), Some(&b"1"[..]));
+    assert_eq!(service.http("POST", &format!("/orders/{taken}/cancel"), "", b"").body["reason"], "OVERLOADED");
+    let mut grpc = service.grpc().await;
+    let request = CreateOrderRequest { amount: 500, ..Default::default() };
+    let created = grpc.create_order(request).await.expect_err("refused");
+    let cancelled = grpc.cancel_order(CancelOrderRequest { order_id: taken }).await.expect_err("refused");
+    for status in [created, cancelled] {
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    }
+    release.send(()).expect("it waits");
+    eventually("there is room again", || service.post(r#"{"amount":500}"#).status == 201);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_call_is_taken() {
+    let service = Service::start().await;
+    let mut grpc = service.grpc().await.send_compressed(CompressionEncoding::Gzip);
+    let request = CreateOrderRequest { amount: 500, customer_id: "c".repeat(64), ..Default::default() };
+    let order = grpc.create_order(request).await.expect("taken").into_inner().order.expect("an order");
+    assert_eq!(order.customer_id.len(), 64);
     service.stop().await.expect("a clean stop");
 }

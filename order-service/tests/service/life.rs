@@ -74,7 +74,13 @@ async fn an_idempotency_key_is_a_request_id_quoted_or_bare() {
         assert_eq!(service.keyed(key, r#"{"amount":500,"requestId":"other"}"#).bad_fields(), ["requestId"]);
     }
     assert_eq!(service.keyed("a b", r#"{"amount":500}"#).bad_fields(), ["requestId"]);
-    assert_eq!(service.keyed("\"\"", r#"{"amount":500}"#).bad_fields(), ["Idempotency-Key"]);
+    for key in ["\"\"", "\"", "\"k-1", "\"k-1\"x"] {
+        assert_eq!(service.keyed(key, r#"{"amount":500}"#).bad_fields(), ["Idempotency-Key"], "{key}");
+    }
+    let two = service.request("POST", "/orders").header("content-type", "application/json");
+    let two = two.header("idempotency-key", "k-1").header("idempotency-key", "k-2");
+    let two = two.body(&br#"{"amount":500}"#[..]).expect("a request");
+    assert_eq!(agent().run(two).expect("an answer").status(), 400);
     assert_eq!(service.stored_orders(), 1);
     service.stop().await.expect("a clean stop");
 }
@@ -196,6 +202,10 @@ async fn orders_are_listed_page_by_page_by_each_filter() {
     assert_eq!(service.get(&format!("/orders?state=PAID&pageToken={token}")).bad_fields(), ["pageToken"]);
     let wrong = service.get("/orders?state=GONE&createTimeFrom=yesterday&pageSize=x&colour=red");
     assert_eq!(wrong.bad_fields(), ["state", "createTimeFrom", "pageSize", "colour"]);
+    let long = "x".repeat(65);
+    let wrong = service.get(&format!("/orders?state=GONE&pageSize=-1&customerId={long}&pageToken=x"));
+    assert_eq!(wrong.bad_fields(), ["state", "customerId", "pageSize", "pageToken"]);
+    assert_eq!(service.get("/orders?state=PAID&state=CREATED").bad_fields(), ["state"]);
     assert_eq!(service.get("/orders?pageSize=-1").bad_fields(), ["pageSize"]);
 
     let request = ListOrdersRequest { state: OrderState::Paid.into(), ..Default::default() };
@@ -250,6 +260,20 @@ async fn a_deadline_that_is_over_ends_the_call_and_leaves_no_half_order() {
         let events = service.store.read_all_blocking(Position::START, 10).expect("reads");
         events.len() == 3 && service.stored_orders() == 3
     });
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_is_over_ends_a_stream() {
+    let service = Service::start().await;
+    let order_id = service.post(r#"{"amount":500}"#).order_id().to_owned();
+    // tonic's client keeps this only until the stream begins.
+    let mut request = tonic::Request::new(WatchOrderRequest { order_id, after_version: 0 });
+    request.set_timeout(Duration::from_millis(300));
+    let mut changes = service.grpc().await.watch_order(request).await.expect("watched").into_inner();
+    assert!(changes.message().await.expect("as it stands").is_some());
+    let end = tokio::time::timeout(Duration::from_secs(10), changes.message()).await.expect("it ends");
+    assert_eq!(end.expect_err("the time is over").code(), Code::DeadlineExceeded);
     service.stop().await.expect("a clean stop");
 }
 
