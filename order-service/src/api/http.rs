@@ -1,6 +1,6 @@
 //! `/orders` over HTTP. Errors are problem details (RFC 9457), and `/openapi.json` says all of this to programs.
 
-use std::{error::Error as _, future, pin::Pin};
+use std::{error::Error as _, future, pin::Pin, time::Duration};
 
 use axum::{
     Json, Router,
@@ -36,6 +36,9 @@ use super::{
     requests::{details, page},
 };
 
+/// How long a body may take to come; its headers have a limit of their own.
+const BODY: Duration = Duration::from_secs(10);
+
 /// The parameters of a query, in order.
 type Parameters = Query<Vec<(String, String)>>;
 
@@ -64,7 +67,7 @@ pub(super) fn routes(orders: Orders) -> Router {
             headers(("Location" = String, description = "Its path"))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Names each bad field"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 64 KiB"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON, or compressed"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "The key was used before, with other fields"),
         (status = 429, body = Problem, content_type = "application/problem+json",
@@ -275,7 +278,8 @@ async fn read(body: Body) -> Result<Vec<u8>, CallError> {
     if body.size_hint().lower() > MAX_REQUEST as u64 {
         return Err(TOO_LARGE); // by its own word, before it is sent
     }
-    let read = body::to_bytes(body, MAX_REQUEST).await.map_err(|error| {
+    let read = tokio::time::timeout(BODY, body::to_bytes(body, MAX_REQUEST)).await;
+    let read = read.map_err(|_elapsed| bad("body", "did not come in time"))?.map_err(|error| {
         let too_large = error.source().is_some_and(|source| source.is::<LengthLimitError>());
         if too_large { TOO_LARGE } else { bad("body", "broke off, or is not sent as HTTP has it") }
     });
@@ -325,4 +329,16 @@ pub fn fuzz_http_order(body: &[u8], key: Option<&[u8]>, query: Vec<(String, Stri
     }
     let (request, violations) = list_orders_request(query);
     with_the_rest(violations, page(request).err());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
+        let never = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let refused = read(never).await;
+        assert!(matches!(refused, Err(CallError::Invalid(violations)) if violations[0].field == "body"));
+    }
 }
