@@ -411,7 +411,7 @@ impl Relay {
     }
 
     fn partitions_fact(&self) -> String {
-        format!("partitions of {}", self.topic.name)
+        topics::partitions_fact(&self.topic.name)
     }
 
     fn cluster_fact(&self) -> String {

@@ -11,7 +11,7 @@ use event_sourcing::{
 };
 
 use crate::{
-    gateway::statement::{Lines, Statement},
+    gateway::statement::{Line, Lines, Statement},
     payment::{Payment, PaymentEvent, State},
 };
 
@@ -39,7 +39,7 @@ impl Accounts {
     fn pass(&mut self, key: Option<&str>, found: &mut Findings<'_>) -> Result<(), AuditError> {
         while let Some(next) = self.next.take_if(|next| key.is_none_or(|key| next.as_str() <= key)) {
             if Some(next.as_str()) != key {
-                let what = format!("the gateway has a charge under the key {next}, and no payment is known");
+                let what = format!("the gateway has moved money under the key {next}, and no payment is known");
                 found(Finding { stream: StreamId::parse(&next), what, ..Finding::default() });
             }
             self.next = self.statement.next_key(&next).map_err(unreadable)?;
@@ -73,16 +73,17 @@ fn unreadable(error: rusqlite::Error) -> AuditError {
 
 /// Whether a person had the last word: what they say was done elsewhere need not be in the statement.
 fn is_settled_by_a_person(events: &[Event]) -> bool {
-    events.iter().any(|event| match PaymentEvent::decode(&event.payload) {
+    let outcomes = events.iter().rev().filter_map(|event| match PaymentEvent::decode(&event.payload) {
         Ok(
             PaymentEvent::Completed { settled_by, .. }
             | PaymentEvent::Failed { settled_by, .. }
             | PaymentEvent::Voided { settled_by }
             | PaymentEvent::Refunded { settled_by, .. },
-        ) => !settled_by.is_empty(),
+        ) => Some(settled_by),
         Ok(PaymentEvent::Requested { .. } | PaymentEvent::CancellationRequested | PaymentEvent::ReviewRequired(_))
-        | Err(_) => false,
-    })
+        | Err(_) => None,
+    });
+    outcomes.take(1).any(|settled_by| !settled_by.is_empty())
 }
 
 /// How the order has ended, if that leaves nothing charged.
@@ -92,7 +93,7 @@ fn ended_unpaid(heard: &[Heard]) -> Option<&'static str> {
 
 /// What does not fit together. A call may be under way: money is moved before the payment tells of it, never after.
 fn discrepancies(payment: &Payment, by_a_person: bool, ended: Option<&str>, lines: &Lines) -> Vec<String> {
-    let Lines { charges, refunds } = lines;
+    let Lines { charges, refunds, later } = lines;
     let kept = charges.len().saturating_sub(refunds.len());
     let mut wrong = Vec::new();
     if charges.len() > 1 {
@@ -121,8 +122,8 @@ fn discrepancies(payment: &Payment, by_a_person: bool, ended: Option<&str>, line
             ));
         }
     }
-    let has = |lines: &[crate::gateway::statement::Line], reference: &String| {
-        by_a_person || lines.iter().any(|line| line.reference == *reference)
+    let has = |lines: &[Line], reference: &String| {
+        by_a_person || later.contains(reference) || lines.iter().any(|line| line.reference == *reference)
     };
     match state {
         State::Completed { gateway_reference } => {
@@ -158,10 +159,7 @@ mod tests {
     use event_sourcing::money::Money;
 
     use super::*;
-    use crate::{
-        gateway::statement::Line,
-        payment::{Decline, Review},
-    };
+    use crate::payment::{Decline, Review};
 
     fn payment(state: State) -> Payment {
         let money = Money::new(500, "USD").expect("valid");
@@ -186,7 +184,8 @@ mod tests {
             amount: 500,
             currency_code: "USD".to_owned(),
         };
-        Lines { charges: charges.iter().map(line).collect(), refunds: refunds.iter().map(line).collect() }
+        let (charges, refunds) = (charges.iter().map(line).collect(), refunds.iter().map(line).collect());
+        Lines { charges, refunds, later: Vec::new() }
     }
 
     #[test]
@@ -208,6 +207,15 @@ mod tests {
         ] {
             assert_eq!(discrepancies(&payment, false, None, &lines), [""; 0], "{payment:?}");
         }
+    }
+
+    #[test]
+    fn what_the_gateway_did_after_the_moment_is_known_but_not_counted() {
+        let later = Lines { later: vec!["ch_1".to_owned(), "re_1".to_owned()], ..lines(&[], &[]) };
+        assert_eq!(discrepancies(&completed(), false, None, &later), [""; 0]);
+        let later = Lines { later: vec!["re_1".to_owned()], ..lines(&["ch_1"], &[]) };
+        assert_eq!(discrepancies(&completed(), false, None, &later), [""; 0]);
+        assert_eq!(discrepancies(&refunded(), false, None, &later), [""; 0]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     due::{Answer, Due, due},
     fault::Step,
-    gateway::{Gateway, NoAnswer},
+    gateway::{Found, Gateway, NoAnswer},
     payment::{Command, Payment, Receipt, Refund, State},
     payments_table::{self, Waiting},
 };
@@ -269,7 +269,7 @@ impl<G: Gateway> Call<G> {
                 return refund.await.map(Answer::Refund);
             }
             Due::FindOrCharge => {
-                if let Some(answer) = Answer::found(self.gateway.find(order).await?) {
+                if let Some(answer) = Answer::found(self.find(order).await?) {
                     return Ok(answer);
                 }
             }
@@ -281,7 +281,12 @@ impl<G: Gateway> Call<G> {
         }
         // An earlier call may have charged and never been answered, and a crash leaves no trace of it here: a decline is
         // taken only if the gateway's own records do not say otherwise.
-        Ok(Answer::found(self.gateway.find(order).await?).unwrap_or(Answer::Charge(receipt)))
+        Ok(Answer::found(self.find(order).await?).unwrap_or(Answer::Charge(receipt)))
+    }
+
+    async fn find(&self, order: StreamId) -> Result<Found, NoAnswer> {
+        let lost = || NoAnswer("as a test wants it".to_owned());
+        fault::around_async(Step::Find, lost, move || self.gateway.find(order)).await
     }
 
     /// Records what the gateway said, however long the store needs: money has moved. Returns whether the payment needs
@@ -324,8 +329,8 @@ impl<G: Gateway> Call<G> {
         let Waiting { order, failed_attempts, .. } = self.payment;
         let pause = LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(failed_attempts.min(16)));
         let due = SystemTime::now() + pause;
-        let postponed =
-            self.store.commit(Commit::table(move |table| payments_table::postpone(table, order, due))).await;
+        let postpone = || self.store.commit(Commit::table(move |table| payments_table::postpone(table, order, due)));
+        let postponed = fault::around_async(Step::Postpone, || CommitError::Overloaded, postpone).await;
         if postponed.is_err() {
             tokio::time::sleep(pause).await;
         }

@@ -8,24 +8,30 @@ use event_sourcing::fault::Disturbance;
 pub enum Step {
     /// The gateway is asked to charge.
     Charge,
+    /// The gateway is asked what became of a charge.
+    Find,
     /// The gateway is asked to give back.
     Refund,
     /// The simulated gateway syncs its ledger.
     Ledger,
     /// What the gateway said is handed to the store.
     Outcome,
+    /// The next attempt is set.
+    Postpone,
 }
 
 impl Step {
     /// Each of them.
-    pub const ALL: [Self; 4] = [Self::Charge, Self::Refund, Self::Ledger, Self::Outcome];
+    pub const ALL: [Self; 6] = [Self::Charge, Self::Find, Self::Refund, Self::Ledger, Self::Outcome, Self::Postpone];
 
     /// What can happen to it.
     pub const fn disturbances(self) -> &'static [Disturbance] {
         use Disturbance::{CrashAfter, CrashBefore, Fail, LoseAnswer, Repeat};
         match self {
-            Self::Charge | Self::Refund | Self::Outcome => &[CrashBefore, CrashAfter, Repeat, LoseAnswer, Fail],
-            Self::Ledger => &[CrashBefore, CrashAfter, LoseAnswer, Fail],
+            Self::Charge | Self::Find | Self::Refund | Self::Outcome => {
+                &[CrashBefore, CrashAfter, Repeat, LoseAnswer, Fail]
+            }
+            Self::Ledger | Self::Postpone => &[CrashBefore, CrashAfter, LoseAnswer, Fail],
         }
     }
 }

@@ -7,10 +7,10 @@ use super::{
     scratch::{Heard, Scratch},
 };
 use crate::{
-    aggregate::{Aggregate, LoadError, Payload as _},
+    aggregate::{Aggregate, Payload as _},
     event::{Event, StreamId},
     inbox::{Asked, Reader},
-    kafka::{client::Client, dead_letters, partition_log::PartitionLog, topics},
+    kafka::{dead_letters, partition_log::PartitionLog, topics},
     store::Snapshot,
 };
 
@@ -42,8 +42,8 @@ impl Followed {
         besides: &mut impl Besides<A>,
         found: &mut Findings<'_>,
     ) -> Result<Self, AuditError> {
-        let scratch = Scratch::open()?;
-        collect_set_aside(&audit.client, audit.service, audit.followed, &scratch)?;
+        let scratch = Scratch::open(&audit.log)?;
+        collect_set_aside(audit, moment, &scratch)?;
         let records = collect(audit, moment, &scratch, found)?;
         let mut compared = Self { records, effects: 0, set_aside: scratch.count_set_aside()? };
 
@@ -85,15 +85,13 @@ fn collect<A: Aggregate>(
     scratch: &Scratch,
     found: &mut Findings<'_>,
 ) -> Result<u64, AuditError> {
-    let cluster = topics::cluster_id(&audit.client)?;
-    let read = moment.offsets.iter().filter(|(at, _)| at.cluster == cluster && at.topic == audit.followed);
     let mut progress = Progress::new("records of the followed topic read", 0);
     let mut records = 0;
-    for (at, next) in read {
-        let mut log = PartitionLog::open_until(&audit.client, audit.followed, at.partition, *next)?;
+    for (partition, next) in read_offsets(audit, moment, audit.followed)? {
+        let mut log = PartitionLog::open_until(&audit.client, audit.followed, partition, next)?;
         let (low, end) = (log.low, log.end);
-        if low > 0 || end < *next {
-            let place = Some(format!("{}/{}@{}", audit.followed, at.partition, if low > 0 { 0 } else { end }));
+        if low > 0 || end < next {
+            let place = Some(format!("{}/{partition}@{}", audit.followed, if low > 0 { 0 } else { end }));
             let what = format!("is gone, and was read: the topic has {low} to {end}, the service read up to {next}");
             found(Finding { place, what, ..Finding::default() });
         }
@@ -113,18 +111,36 @@ fn collect<A: Aggregate>(
     Ok(records)
 }
 
-/// Notes which records of the followed topic the service has set aside, whether or not they were put back.
-fn collect_set_aside(client: &Client, service: &str, followed: &str, scratch: &Scratch) -> Result<(), AuditError> {
+/// Notes which records of the followed topic the service has set aside, and which of these it has read again.
+fn collect_set_aside<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot, scratch: &Scratch) -> Result<(), AuditError> {
+    let Audit { client, service, followed, .. } = audit;
+    let retries = dead_letters::retries_of(service);
+    for (partition, next) in read_offsets(audit, moment, &retries)? {
+        let mut log = PartitionLog::open_until(client, &retries, partition, next)?;
+        while let Some(record) = log.read()? {
+            if let Some((partition, offset, failures)) = dead_letters::failures_of(&record, followed) {
+                scratch.add_retried(partition, offset, failures)?;
+            }
+        }
+    }
+    // After the retries: what has failed again by then is among them.
     let topic = dead_letters::topic_of(service);
     for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
         let mut log = PartitionLog::open(client, &topic, partition)?;
         while let Some(record) = log.read()? {
-            if let Some((partition, offset)) = dead_letters::set_aside_from(&record, followed) {
-                scratch.add_set_aside(partition, offset)?;
+            if let Some((partition, offset, failures)) = dead_letters::failures_of(&record, followed) {
+                scratch.add_set_aside(partition, offset, failures)?;
             }
         }
     }
     Ok(())
+}
+
+/// How far the service had read a topic of this cluster.
+fn read_offsets<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot, topic: &str) -> Result<Vec<(i32, i64)>, AuditError> {
+    let cluster = topics::cluster_id(&audit.client)?;
+    let read = moment.offsets.iter().filter(|(at, _)| at.cluster == cluster && at.topic == topic);
+    Ok(read.map(|(at, next)| (at.partition, *next)).collect())
 }
 
 /// Judges one stream, and returns how many of its events are effects of records.
@@ -140,10 +156,11 @@ fn judge<A: Aggregate<Event: PartialEq>>(
     let case = Case { stream, events, heard: &heard };
     let mut judgement =
         Judgement { topic: audit.followed, reader: audit.reader, case: &case, found, answered: HashSet::new() };
-    let state = judgement.effects::<A>()?;
+    let Some(state) = judgement.effects::<A>() else { return Ok(0) };
     for heard in case.heard {
-        if !judgement.answered.contains(&heard.id) && !scratch.is_set_aside(heard.partition, heard.offset)? {
-            judgement.no_effect(&state, heard);
+        if !judgement.answered.contains(&heard.id) {
+            let is_set_aside = scratch.is_set_aside(heard.partition, heard.offset)?;
+            judgement.no_effect(&state, heard, is_set_aside);
         }
     }
     besides.compare(&case, &state, found)?;
@@ -167,11 +184,16 @@ impl<C> Judgement<'_, '_, C> {
     }
 
     /// Every event that a record led to: that record must be there, have led to nothing else, and lead to just this.
-    fn effects<A: Aggregate<Command = C, Event: PartialEq>>(&mut self) -> Result<A, AuditError> {
+    fn effects<A: Aggregate<Command = C, Event: PartialEq>>(&mut self) -> Option<A> {
         let mut state = A::default();
         for event in self.case.events {
-            let payload = A::Event::decode(&event.payload)
-                .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
+            let payload = match A::Event::decode(&event.payload) {
+                Ok(payload) => payload,
+                Err(error) => {
+                    self.tell(Some(event), None, format!("cannot be read: {error}"));
+                    return None;
+                }
+            };
             if let Some(cause) = event.causation {
                 match self.case.heard.iter().find(|heard| heard.id == cause) {
                     None => {
@@ -191,7 +213,7 @@ impl<C> Judgement<'_, '_, C> {
             }
             state.apply(&payload);
         }
-        Ok(state)
+        Some(state)
     }
 
     fn leads_to<A: Aggregate<Command = C, Event: PartialEq>>(
@@ -204,20 +226,25 @@ impl<C> Judgement<'_, '_, C> {
         state.decide(&command).is_ok_and(|decided| decided.contains(payload))
     }
 
-    /// A record without an effect must be one that leads to nothing: whatever came first, deciding it again tells.
-    fn no_effect<A: Aggregate<Command = C>>(&mut self, state: &A, heard: &Heard) {
+    /// A record without an effect must be one that leads to nothing: whatever came first, deciding it again tells. Or one
+    /// that cannot be read, and is set aside.
+    fn no_effect<A: Aggregate<Command = C>>(&mut self, state: &A, heard: &Heard, is_set_aside: bool) {
+        let refused = |why: String| (!is_set_aside).then(|| format!("{why}, and it is not set aside"));
         let what = match (self.reader)(&heard.incoming(self.case.stream)) {
-            Ok(Asked::Nothing | Asked::Newer) => return,
-            Err(reason) => format!("{reason}, and it is not set aside"),
+            Ok(Asked::Nothing | Asked::Newer) => None,
+            Err(reason) => refused(reason),
             Ok(Asked::Command(_, command)) => match state.decide(&command) {
-                Ok(events) if events.is_empty() => return,
+                Ok(events) if events.is_empty() => None,
+                Ok(_) if is_set_aside => Some("is set aside, and could be read by now: put it back".to_owned()),
                 Ok(events) => {
                     let missing: Vec<_> = events.iter().map(|event| event.event_type()).collect();
-                    format!("has had no effect: {} is missing", missing.join(", "))
+                    Some(format!("has had no effect: {} is missing", missing.join(", ")))
                 }
-                Err(rejection) => format!("{rejection}, and it is not set aside"),
+                Err(rejection) => refused(rejection.to_string()),
             },
         };
-        self.tell(None, Some(heard), what);
+        if let Some(what) = what {
+            self.tell(None, Some(heard), what);
+        }
     }
 }

@@ -23,7 +23,7 @@ use rdkafka::error::KafkaError;
 pub use self::{followed::Case, scratch::Heard};
 use self::{followed::Followed, published::Published};
 use crate::{
-    aggregate::{Aggregate, LoadError},
+    aggregate::Aggregate,
     event::{Position, StreamId},
     inbox::Reader,
     kafka::{
@@ -105,11 +105,8 @@ pub enum AuditError {
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The store holds what this program cannot read.
-    #[error(transparent)]
-    Load(#[from] LoadError),
     /// The records of the followed topic could not be sorted.
-    #[error("cannot sort the records that were followed, in a temporary file")]
+    #[error("cannot sort the records that were followed, in a file beside the store")]
     Scratch(#[from] rusqlite::Error),
     /// What the service itself is compared with could not be read.
     #[error("{0}")]

@@ -9,6 +9,7 @@ use crate::{
     kafka::{
         record::{Received, Record, Source},
         topic_log::TopicLog,
+        topics,
     },
     store::{Log, ReadError},
 };
@@ -34,7 +35,14 @@ impl Published {
         let source = audit.log.id().source(audit.service);
         let mut topic = TopicLog::open(&audit.client, audit.topic, &source)?;
         let mut progress = Progress::new("records compared with the store", head.0);
-        let partitions = topic.partitions();
+        let partitions = match audit.log.fact(&topics::partitions_fact(audit.topic))?.map(|known| known.parse()) {
+            Some(Ok(known)) if known != topic.partitions() => {
+                let what = format!("{} has {} partitions, and had {known}", audit.topic, topic.partitions());
+                found(Finding { what, ..Finding::default() });
+                known
+            }
+            _ => topic.partitions(),
+        };
         let mut comparison = Comparison {
             stored: Stored { log: &audit.log, batch: Vec::new() },
             source: Source { topic: audit.topic.to_owned(), uri: source, message: audit.message, partitions },
@@ -80,18 +88,15 @@ impl Comparison<'_> {
             what: String::new(),
         };
         let mut tell = |what: String| found(Finding { what, ..about.clone() });
-        let Some(event) = event else {
+        if position > self.head.0 || position == 0 {
             if Position(position) > self.newest {
                 self.newest = self.stored.log.head()?; // it has gone on since
             }
-            let is_newer = position > self.head.0 && Position(position) <= self.newest;
+            let is_newer = position > 0 && Position(position) <= self.newest;
             if !is_newer {
                 tell("is an event that the store does not know".to_owned());
             }
             return Ok(!is_newer);
-        };
-        if position > self.head.0 {
-            return Ok(false);
         }
         if position > self.last {
             if position > self.last + 1 && self.gaps.len() < GAPS {
@@ -103,8 +108,9 @@ impl Comparison<'_> {
         } else {
             tell("is there twice".to_owned());
         }
-        for difference in differences(record, &Record::of(&event, &self.source)) {
-            tell(difference);
+        match event {
+            None => tell("is an event that the store does not know".to_owned()),
+            Some(event) => differences(record, &Record::of(&event, &self.source)).into_iter().for_each(tell),
         }
         Ok(true)
     }
@@ -127,6 +133,10 @@ impl Comparison<'_> {
     fn finish(mut self, found: &mut Findings<'_>) -> Result<(), AuditError> {
         if self.last < self.head.0 {
             self.gaps.insert(self.last + 1, self.head.0);
+        }
+        if self.gaps.len() >= GAPS {
+            let what = format!("{} lacks more than is listed", self.source.topic);
+            found(Finding { what, ..Finding::default() });
         }
         for (first, last) in self.gaps {
             let what = match last - first {
@@ -170,11 +180,13 @@ struct Stored<'a> {
 impl Stored<'_> {
     fn event(&mut self, position: u64) -> Result<Option<Event>, ReadError> {
         let Some(before) = position.checked_sub(1) else { return Ok(None) };
-        if self.in_batch(position).is_none() {
+        let is_beyond = self.batch.last().is_none_or(|last| position > last.position.0);
+        let is_before = self.batch.first().is_some_and(|first| position < first.position.0);
+        if is_beyond || is_before {
             let batch = self.log.read_all(Position(before), BATCH)?;
-            let is_late = self.batch.first().is_some_and(|first| position < first.position.0);
-            if is_late {
-                return Ok(batch.into_iter().next()); // and the batch stays for those that are not
+            if is_before {
+                // The batch stays, for those that are not.
+                return Ok(batch.into_iter().next().filter(|event| event.position.0 == position));
             }
             self.batch = batch;
         }
@@ -182,7 +194,8 @@ impl Stored<'_> {
     }
 
     fn in_batch(&self, position: u64) -> Option<&Event> {
-        let first = self.batch.first()?.position.0; // they have no gaps
-        self.batch.get(usize::try_from(position.checked_sub(first)?).ok()?)
+        // Not by its index: a gap in the store is one of the things to be found.
+        let index = self.batch.binary_search_by_key(&position, |event| event.position.0).ok()?;
+        self.batch.get(index)
     }
 }

@@ -1,11 +1,14 @@
 //! The records of the followed topic, sorted by the stream that they are about, in a temporary file: so the audit needs
 //! no more memory for a long topic than for a short one.
 
+use std::fs;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
     event::{EventId, StreamId},
     kafka::record::Incoming,
+    store::Log,
 };
 
 /// A record of the followed topic.
@@ -35,8 +38,13 @@ impl Heard {
 pub(super) struct Scratch(Connection);
 
 impl Scratch {
-    pub(super) fn open() -> rusqlite::Result<Self> {
-        let connection = Connection::open("")?; // a file without a name, which SQLite removes
+    /// Opens it in a file that has no name any more, whatever ends this process. Beside the store: there is room for
+    /// what the store holds, which a directory for temporary files may not have.
+    pub(super) fn open(log: &Log) -> rusqlite::Result<Self> {
+        let path = log.path_beside(&format!("-audit-{}", std::process::id()));
+        let connection = Connection::open(&path)?;
+        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; CREATE TABLE opened (x);")?;
+        let _ = fs::remove_file(path);
         connection.execute_batch(
             "PRAGMA journal_mode = OFF;
              PRAGMA synchronous = OFF;
@@ -44,7 +52,10 @@ impl Scratch {
                  stream BLOB, partition INTEGER, offset INTEGER, id BLOB, type TEXT, payload BLOB,
                  PRIMARY KEY (stream, partition, offset)
              ) WITHOUT ROWID;
-             CREATE TABLE set_aside (partition INTEGER, offset INTEGER, PRIMARY KEY (partition, offset)) WITHOUT ROWID;
+             CREATE TABLE set_aside (
+                 partition INTEGER, offset INTEGER, failures INTEGER DEFAULT 0, retried INTEGER DEFAULT 0,
+                 PRIMARY KEY (partition, offset)
+             ) WITHOUT ROWID;
              BEGIN;",
         )?;
         Ok(Self(connection))
@@ -62,21 +73,34 @@ impl Scratch {
         Ok(())
     }
 
-    pub(super) fn add_set_aside(&self, partition: i32, offset: i64) -> rusqlite::Result<()> {
-        self.0
-            .prepare_cached("INSERT OR IGNORE INTO set_aside VALUES (?1, ?2)")?
-            .execute([i64::from(partition), offset])?;
+    /// Notes that a record was set aside after it had failed so often.
+    pub(super) fn add_set_aside(&self, partition: i32, offset: i64, failures: u32) -> rusqlite::Result<()> {
+        self.note("failures", partition, offset, failures)
+    }
+
+    /// Notes that a record which had failed so often was put back, and read again.
+    pub(super) fn add_retried(&self, partition: i32, offset: i64, failures: u32) -> rusqlite::Result<()> {
+        self.note("retried", partition, offset, failures)
+    }
+
+    fn note(&self, column: &str, partition: i32, offset: i64, failures: u32) -> rusqlite::Result<()> {
+        let sql = format!(
+            "INSERT INTO set_aside (partition, offset, {column}) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET {column} = max({column}, excluded.{column})"
+        );
+        self.0.prepare_cached(&sql)?.execute(params![partition, offset, failures])?;
         Ok(())
     }
 
+    /// Whether a record is set aside: one that was put back and read again is so only if it has failed again.
     pub(super) fn is_set_aside(&self, partition: i32, offset: i64) -> rusqlite::Result<bool> {
         self.0
-            .prepare_cached("SELECT 1 FROM set_aside WHERE partition = ?1 AND offset = ?2")?
+            .prepare_cached("SELECT 1 FROM set_aside WHERE partition = ?1 AND offset = ?2 AND failures > retried")?
             .exists([i64::from(partition), offset])
     }
 
     pub(super) fn count_set_aside(&self) -> rusqlite::Result<u64> {
-        self.0.query_row("SELECT count(*) FROM set_aside", [], |row| row.get(0))
+        self.0.query_row("SELECT count(*) FROM set_aside WHERE failures > retried", [], |row| row.get(0))
     }
 
     /// What was heard about a stream, in the order in which it was.

@@ -153,10 +153,11 @@ pub(crate) fn mark(record: &Received) -> Option<(Origin, u32)> {
     Some((Origin::told_by(record)?, failures(record)))
 }
 
-/// The place in a topic of a record that was set aside, or put back, if that is where this one came from.
-pub(crate) fn set_aside_from(record: &Received, topic: &str) -> Option<(i32, i64)> {
+/// What a record in the dead letters or the retries tells of one in the topic that it came from: its partition and offset
+/// there, and how often it had failed.
+pub(crate) fn failures_of(record: &Received, topic: &str) -> Option<(i32, i64, u32)> {
     let origin = Origin::told_by(record).filter(|origin| origin.topic == topic)?;
-    Some((origin.partition, origin.offset))
+    Some((origin.partition, origin.offset, failures(record)))
 }
 
 fn letter(topic: &str, record: &Received, reason: &str) -> Record {

@@ -175,6 +175,11 @@ pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaErro
     }
 }
 
+/// The fact of a store that says how many partitions its topic had when it was first published to.
+pub(crate) fn partitions_fact(topic: &str) -> String {
+    format!("partitions of {topic}")
+}
+
 /// The first offset of a partition and the one after its last, once everything before that is decided.
 ///
 /// A `read_committed` reader ends where the first open transaction begins. That lasts for as long as a transaction may.

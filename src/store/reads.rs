@@ -41,11 +41,23 @@ impl Log {
         self.readers.read(|connection| all(connection, after, limit))
     }
 
+    /// A fact that the store keeps for its service.
+    pub fn fact(&self, key: &str) -> Result<Option<String>, ReadError> {
+        self.readers.read(|connection| fact(connection, key))
+    }
+
+    /// A path beside the store, on the same disk.
+    pub fn path_beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.readers.path.clone().into_os_string();
+        path.push(ending);
+        path.into()
+    }
+
     /// The store as it is now.
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
         self.readers.read(|connection| {
             let moment = connection.unchecked_transaction()?; // so that both are of one commit
-            // Taken first: what others have done by then, the store may know of, but not the other way round.
+            // Taken first: what others did before it, the store has in the order in which they did.
             let time = SystemTime::now();
             Ok(Snapshot { head: schema::head(&moment)?, offsets: all_offsets(&moment)?, time })
         })

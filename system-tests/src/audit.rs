@@ -27,7 +27,7 @@ struct Plant {
     found: &'static [&'static str],
 }
 
-const PLANTS: [Plant; 10] = [
+const PLANTS: [Plant; 12] = [
     Plant { file: "orders.db", change: "SELECT 1", found: &[] },
     Plant {
         file: "orders.db",
@@ -40,6 +40,7 @@ const PLANTS: [Plant; 10] = [
         change: "DELETE FROM events WHERE position = (SELECT max(position) FROM events)",
         found: &["has had no effect: orders.events.v1.OrderPaid is missing", "the store does not know"],
     },
+    Plant { file: "orders.db", change: "DELETE FROM events WHERE position = 7", found: &["position 7  order-events"] },
     Plant {
         file: "orders.db",
         change: "INSERT INTO events SELECT position + 1, stream, version + 1, zeroblob(16), type, time, causation,
@@ -64,6 +65,12 @@ const PLANTS: [Plant; 10] = [
         change:
             "INSERT INTO charges SELECT NULL, '01a20859-c427-7384-b47b-d18ff68dd444', amount, currency_code, 'ch_x',
                  NULL, NULL, time FROM charges WHERE id = 3",
+        found: &["and no payment is known"],
+    },
+    Plant {
+        file: "charges.db",
+        change: "INSERT INTO refunds SELECT '01a20859-c427-7384-b47b-d18ff68dd444', amount, currency_code, 're_x', time
+                 FROM charges WHERE id = 3",
         found: &["and no payment is known"],
     },
     Plant {

@@ -24,6 +24,9 @@ use crate::{
 /// How many faults a run has.
 const FAULTS: u64 = 3;
 
+/// How often of a hundred an order must be paid again before the next fault comes.
+const ALONE: u32 = 60;
+
 /// After how many runs the books are compared with what a foreign reader sees of both topics, from the beginning.
 const BOOKS: u64 = 5;
 
@@ -80,11 +83,12 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         let began = Instant::now();
         let mut story = Vec::new();
         let went = one(seed, &mut cluster, &mut world, &mut times, &mut story);
-        let went = went.and_then(|placed| Ok((placed, world.go_quiet()?, world.audit()?)));
-        let (placed, settled, found) = went.with_context(|| {
+        let went = went.and_then(|run| Ok((run.placed, run.findings, world.go_quiet(run.last_fault)?)));
+        let (placed, mut found, (settled, at_the_end)) = went.with_context(|| {
             let _ = world.keep_logs(&ground.kept.join("logs"));
             format!("run {number}, seed {seed}, after {}:\n{}", story.join(", "), world.logs())
         })?;
+        found.extend(at_the_end);
         orders += placed;
         quiet.add("quiet after the last fault".to_owned(), settled);
         findings.extend(found.into_iter().map(|finding| format!("seed {seed}: {finding}")));
@@ -112,7 +116,15 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     Ok(vec![("chaos", (events, findings))])
 }
 
-/// One run: load, and faults one after the other.
+/// What a run leaves to be judged.
+struct Run {
+    placed: u64,
+    last_fault: Instant,
+    /// Of the audits beside the load.
+    findings: Vec<String>,
+}
+
+/// One run: load, and faults, some of which come before the one before is over.
 #[expect(clippy::disallowed_methods, reason = "the load has its time between two faults")]
 fn one(
     seed: u64,
@@ -120,10 +132,11 @@ fn one(
     world: &mut World,
     times: &mut Times,
     story: &mut Vec<String>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Run> {
     let mut chance = fastrand::Rng::with_seed(seed);
     world.start_load(&format!("chaos-{seed}"), seed);
-    for _ in 0..FAULTS {
+    let mut last_fault = Instant::now();
+    for number in 1..=FAULTS {
         thread::sleep(Duration::from_millis(chance.u64(..800)));
         let fault = choose(&mut chance);
         story.push(format!("{fault:?}"));
@@ -131,9 +144,13 @@ fn one(
         if let Some(last) = story.last_mut() {
             *last = told;
         }
-        times.add(kind, world.recover()?);
+        last_fault = Instant::now();
+        if number == FAULTS || chance.u32(..100) < ALONE {
+            times.add(kind, world.recover()?);
+        }
     }
-    Ok(world.placed())
+    let findings = world.audit(&[])?;
+    Ok(Run { placed: world.placed(), last_fault, findings })
 }
 
 fn choose(chance: &mut fastrand::Rng) -> Fault {
@@ -195,9 +212,13 @@ fn happen(
             let wire = Wire::ALL[chance.usize(..Wire::ALL.len())];
             let times = chance.u32(1..4);
             cluster.proxies.iter().for_each(|proxy| proxy.disturb(number, wire, times));
+            // Some requests are made only when a producer is replaced.
+            world.services.of(kind).arm("Commit LoseAnswer 0 1")?;
             thread::sleep(lasting);
-            cluster.proxies.iter().for_each(Proxy::heal);
-            Ok((format!("wire: {wire:?}"), format!("{wire:?} of {times} {request}")))
+            world.services.of(kind).disarm();
+            let was_met = cluster.proxies.iter().map(Proxy::heal).fold(false, |met, healed| met | healed);
+            let met = if was_met { "" } else { ", which did not come" };
+            Ok((format!("wire: {wire:?}{met}"), format!("{wire:?} of {times} {request}{met}")))
         }
         Fault::Disk => {
             world.services.of(kind).arm("Sync Fail 0 1000000")?;
@@ -219,6 +240,7 @@ fn happen(
             all("bad records".to_owned())
         }
         Fault::Replay => {
+            world.recover()?; // a cluster that is being mended need not answer an operator at once
             let brokers = cluster.address();
             // What is no event fails again, and is listed again.
             let args = ["dead-letters", "replay", "--all", "--kafka-brokers", &brokers];

@@ -13,7 +13,10 @@ use event_sourcing::fault::{self, Disturbance};
 use crate::{Ground, Table, kafka::Kafka, services::Kind, times::Times, world::World};
 
 /// How long a point may take to be met under load.
-const MET: Duration = Duration::from_secs(30);
+const MET: Duration = Duration::from_secs(60);
+
+/// After how many points both audits are made beside the load.
+const AUDITED: usize = 20;
 
 /// Where one of the services is disturbed.
 #[derive(Clone, Debug)]
@@ -103,14 +106,19 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     world.start_load("crash-points", ground.seed);
     world.recover()?;
     let (mut times, began) = (Times::default(), Instant::now());
+    let mut findings = Vec::new();
     let points = Point::all();
-    for point in &points {
+    for (number, point) in points.iter().enumerate() {
+        if number % AUDITED == 0 {
+            findings.extend(world.audit(&[])?);
+        }
         let passed = point.meet(&mut world, chance.u32(..4)).and_then(|()| world.recover());
         let passed = passed.with_context(|| format!("at {point:?}: {}", world.logs()))?;
         times.add(format!("{:?}", point.disturbance), passed);
     }
     let placed = world.placed();
-    let quiet = world.go_quiet()?;
+    let (quiet, found) = world.go_quiet(Instant::now())?;
+    findings.extend(found);
     times.print("until an order is paid again after");
     println!(
         "    {} points met in {:.0} s, {placed} orders meanwhile; quiet {:.1} s later",
@@ -118,9 +126,8 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         began.elapsed().as_secs_f64(),
         quiet.as_secs_f64()
     );
-    let audited = world.audit()?;
-    let (events, mut findings) = world.compare_books(&ground.reader)?;
-    findings.extend(audited);
+    let (events, found) = world.compare_books(&ground.reader)?;
+    findings.extend(found);
     if !findings.is_empty() {
         world.keep_logs(&ground.kept.join("logs"))?;
     }

@@ -89,6 +89,8 @@ struct State {
     kept: Option<Vec<u8>>,
     stalled: bool,
     rules: Vec<Rule>,
+    /// Whether a rule was followed.
+    has_disturbed: bool,
 }
 
 /// The proxy. Its threads end with their connections, or with the process.
@@ -126,9 +128,14 @@ impl Proxy {
         self.change(|state| state.rules.push(Rule { request, wire, times }));
     }
 
-    /// Takes back what has not come by now.
-    pub(crate) fn heal(&self) {
-        self.change(|state| state.rules.clear());
+    /// Takes back what has not come by now, and says whether anything has since the last time.
+    pub(crate) fn heal(&self) -> bool {
+        let mut has_disturbed = false;
+        self.change(|state| {
+            state.rules.clear();
+            has_disturbed = std::mem::take(&mut state.has_disturbed);
+        });
+        has_disturbed
     }
 
     /// Keeps the next `EndTxn` and cuts its connection.
@@ -175,8 +182,8 @@ impl Proxy {
         client.set_nodelay(true)?;
         broker.set_nodelay(true)?;
         let (mut answers, mut back) = (broker.try_clone()?, client.try_clone()?);
-        let answered = Arc::new(AtomicBool::new(true));
-        let lost = Arc::clone(&answered);
+        let (answered, reset) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let (lost, is_reset) = (Arc::clone(&answered), Arc::clone(&reset));
         thread::spawn(move || {
             // Whole answers, so that one that is to be lost is lost whole.
             while let Ok(answer) = receive(&mut answers) {
@@ -184,7 +191,9 @@ impl Proxy {
                     break;
                 }
             }
-            let _ = back.shutdown(Shutdown::Both);
+            if !is_reset.load(Ordering::Relaxed) {
+                let _ = back.shutdown(Shutdown::Both);
+            }
         });
         loop {
             let request = receive(&mut client)?;
@@ -197,8 +206,10 @@ impl Proxy {
                 None => {}
                 Some(Wire::Cut) => return cut(),
                 Some(Wire::Reset) => {
+                    // With the last end that is dropped, and with no farewell before it.
                     SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
-                    return broker.shutdown(Shutdown::Both); // the other side's end is dropped with its data unread
+                    reset.store(true, Ordering::Relaxed);
+                    return broker.shutdown(Shutdown::Both);
                 }
                 Some(Wire::LoseTheAnswer) => answered.store(false, Ordering::Relaxed),
                 Some(Wire::Slow) => thread::sleep(SLOW),
@@ -224,6 +235,7 @@ impl Proxy {
     fn disturbance(&self, kind: i16) -> Option<Wire> {
         let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         let index = state.rules.iter().position(|rule| rule.request == kind)?;
+        state.has_disturbed = true;
         let rule = &mut state.rules[index];
         let wire = rule.wire;
         rule.times -= 1;

@@ -5,6 +5,7 @@ use event_sourcing::{
     audit::Audit,
     event::{Event, EventId, NewEvent, Position, StreamId, Version, now},
     kafka::{
+        dead_letters,
         embedded::EmbeddedBroker,
         record::{Record, Source},
         topics,
@@ -163,10 +164,37 @@ async fn every_fault_of_the_topic_is_found_by_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_store_has_lost_is_found_and_nothing_else() {
+    let broker = start_broker();
+    let (directory, store) = new_store();
+    let stream = StreamId::generate();
+    for word in ["one", "two", "three", "four"] {
+        say(&store, stream, word).await;
+    }
+    let source = source(&store);
+    let events = store.read_all(Position::START, 10).await.expect("reads");
+    publish(&broker, &events.iter().map(|event| Record::of(event, &source)).collect::<Vec<_>>());
+    drop(store);
+    let file = rusqlite::Connection::open(harness::location(&directory).path()).expect("opens");
+    file.execute("DELETE FROM events WHERE position = 2", []).expect("deleted");
+    assert_found(&audit(&directory, &broker), &["position 2  test-events/"]);
+    file.execute("UPDATE events SET payload = x'ff' WHERE position = 3", []).expect("damaged");
+    let found = audit(&directory, &broker);
+    assert_found(
+        &found,
+        &[
+            "an event that the store does not know",
+            "its value is not the one that is stored",
+            "position 3  cannot be read",
+        ],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_fault_between_what_was_read_and_what_came_of_it_is_found() {
     /// What is in the topic, how many records of it were read, and what is stored for them.
     type Plant = fn(StreamId) -> (Vec<Record>, i64, Vec<NewEvent>);
-    let plants: [(Plant, &str); 7] = [
+    let plants: [(Plant, &str); 8] = [
         (
             |stream| (vec![word(stream, "one").1], 1, Vec::new()),
             "source-events/0@0  has had no effect: test.Said is missing",
@@ -190,6 +218,19 @@ async fn every_fault_between_what_was_read_and_what_came_of_it_is_found() {
         (
             |stream| (vec![Record { headers: Vec::new(), ..word(stream, "one").1 }], 1, Vec::new()),
             "source-events/0@0  the header ce_specversion is missing, and it is not set aside",
+        ),
+        (
+            |stream| {
+                let (_, record) = word(stream, "one");
+                let origin = [("topic", SOURCE), ("partition", "0"), ("offset", "0"), ("failures", "1")];
+                let origin =
+                    origin.map(|(name, value)| (format!("dead_letter_{name}"), Some(value.as_bytes().to_vec())));
+                let topic = dead_letters::topic_of(SERVICE);
+                let headers = [record.headers.clone(), origin.to_vec()].concat();
+                let letter = Record { topic, partition: None, headers, ..record.clone() };
+                (vec![record, letter], 1, Vec::new())
+            },
+            "source-events/0@0  is set aside, and could be read by now: put it back",
         ),
         (|_| (Vec::new(), 7, Vec::new()), "is gone, and was read: the topic has 0 to 0, the service read up to 7"),
     ];

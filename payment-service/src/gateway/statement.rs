@@ -6,7 +6,7 @@ use std::{
 };
 
 use event_sourcing::event::{StreamId, to_micros};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 
 /// A line of the statement: a charge or a refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub(crate) struct Line {
 pub(crate) struct Lines {
     pub(crate) charges: Vec<Line>,
     pub(crate) refunds: Vec<Line>,
+    /// The references of charges and refunds that came after the moment. The payment may know of them all the same: two
+    /// files have no moment in common.
+    pub(crate) later: Vec<String>,
 }
 
 /// The statement.
@@ -50,28 +53,35 @@ impl Statement {
 
     /// The lines about an order's payment.
     pub(crate) fn about(&self, order: StreamId) -> rusqlite::Result<Lines> {
-        let lines = |table: &str| {
+        let mut lines = Lines::default();
+        for (table, of_table) in [("charges", &mut lines.charges), ("refunds", &mut lines.refunds)] {
             let sql = format!(
-                "SELECT reference, amount, currency_code FROM {table}
-                 WHERE key = ?1 AND time <= ?2 AND reference IS NOT NULL ORDER BY time"
+                "SELECT reference, amount, currency_code, time <= ?2 FROM {table}
+                 WHERE key = ?1 AND reference IS NOT NULL ORDER BY time"
             );
-            let line =
-                |row: &Row<'_>| Ok(Line { reference: row.get(0)?, amount: row.get(1)?, currency_code: row.get(2)? });
-            self.ledger
-                .prepare_cached(&sql)?
-                .query_map(params![order.to_string(), self.until], line)?
-                .collect::<rusqlite::Result<Vec<_>>>()
-        };
-        Ok(Lines { charges: lines("charges")?, refunds: lines("refunds")? })
+            let line = |row: &Row<'_>| {
+                let line = Line { reference: row.get(0)?, amount: row.get(1)?, currency_code: row.get(2)? };
+                Ok((line, row.get::<_, bool>(3)?))
+            };
+            let mut query = self.ledger.prepare_cached(&sql)?;
+            for line in query.query_map(params![order.to_string(), self.until], line)? {
+                match line? {
+                    (line, true) => of_table.push(line),
+                    (Line { reference, .. }, false) => lines.later.push(reference),
+                }
+            }
+        }
+        Ok(lines)
     }
 
     /// The key after another one, in their order, under which money was moved.
     pub(crate) fn next_key(&self, after: &str) -> rusqlite::Result<Option<String>> {
         self.ledger
             .prepare_cached(
-                "SELECT key FROM charges WHERE key > ?1 AND time <= ?2 AND reference IS NOT NULL ORDER BY key LIMIT 1",
+                "SELECT min(key) FROM (
+                     SELECT min(key) AS key FROM charges WHERE key > ?1 AND time <= ?2 AND reference IS NOT NULL
+                     UNION ALL SELECT min(key) FROM refunds WHERE key > ?1 AND time <= ?2)",
             )?
             .query_row(params![after, self.until], |row| row.get(0))
-            .optional()
     }
 }
