@@ -135,6 +135,8 @@ fn one(
 ) -> anyhow::Result<Run> {
     let mut chance = fastrand::Rng::with_seed(seed);
     world.start_load(&format!("chaos-{seed}"), seed);
+    world.recover()?;
+    let findings = world.audit(&[])?; // beside the load
     let mut last_fault = Instant::now();
     for number in 1..=FAULTS {
         thread::sleep(Duration::from_millis(chance.u64(..800)));
@@ -149,7 +151,6 @@ fn one(
             times.add(kind, world.recover()?);
         }
     }
-    let findings = world.audit(&[])?;
     Ok(Run { placed: world.placed(), last_fault, findings })
 }
 
