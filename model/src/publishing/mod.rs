@@ -31,6 +31,8 @@ pub enum Defence {
     FenceBeforeReadingTheCheckpoint,
     /// A new writer fences every producer of the others, and not only the one it begins with.
     FenceEveryTurn,
+    /// A writer opens its producers one after the other, first the one that commits first.
+    OpenTheFirstTurnFirst,
     /// All processes on a store have the same `transactional.id`s.
     FixedTransactionalId,
     /// Events are published together with the checkpoint that says so.
@@ -43,13 +45,14 @@ pub enum Defence {
 
 impl Defence {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AbortWhereARecordFailed,
         Self::RetireASlowProducer,
         Self::RetireAFailedProducer,
         Self::LookUpWhatIsUnknown,
         Self::FenceBeforeReadingTheCheckpoint,
         Self::FenceEveryTurn,
+        Self::OpenTheFirstTurnFirst,
         Self::FixedTransactionalId,
         Self::CheckpointInTheSameTransaction,
         Self::CheckpointNamesItsEvent,
@@ -64,6 +67,7 @@ impl Defence {
             | Self::LookUpWhatIsUnknown
             | Self::FenceBeforeReadingTheCheckpoint
             | Self::FenceEveryTurn
+            | Self::OpenTheFirstTurnFirst
             | Self::FixedTransactionalId
             | Self::CheckpointInTheSameTransaction => properties::EACH_ONCE,
             Self::RetireASlowProducer => properties::MEANT,
@@ -129,7 +133,16 @@ pub enum Happens {
     Append(usize),
     /// The store is copied, for a second process.
     Copy,
-    /// A process does what is next.
+    /// A process opens one of its producers.
+    Opens {
+        /// The process.
+        process: usize,
+        /// The producer.
+        turn: usize,
+        /// Whether the answer arrives.
+        answered: bool,
+    },
+    /// A process does what else is next.
     Step(usize, Step),
     /// A process dies.
     Crash(usize),

@@ -7,35 +7,46 @@ use super::{
     Broker, Doing, Happens, Process, Producer, Publishing, State, Step, Writing, broker::PROCESSES, properties,
 };
 
-impl State {
-    /// What goes on by itself.
-    fn progress(&self) -> impl Iterator<Item = Happens> {
-        let starts = self.processes.iter().filter(|process| process.doing == Doing::Down);
-        let steps = self.processes.iter().filter(|process| process.is_busy(&self.broker));
-        let left_open = self.broker.log.iter().filter_map(|entry| entry.open);
-        let left_open = left_open.filter(|by| !self.processes[by.process].is_running());
-        let starts = starts.map(|process| Happens::Start(process.number));
-        let steps = steps.map(|process| Happens::Step(process.number, Step::Well));
-        starts.chain(steps).chain(left_open.map(Happens::TimeOut))
-    }
-
-    /// Whether nothing more happens by itself.
-    pub fn is_quiet(&self) -> bool {
-        self.progress().next().is_none()
-    }
-}
-
 /// What may go wrong with what a process does next.
 fn faults(process: &Process, broker: &Broker) -> &'static [Step] {
     let takes = broker.takes(Producer { process: process.number, turn: process.turn });
     match process.doing {
-        Doing::Opening { .. } => &[Step::AnswerLost],
         Doing::Writing(Writing { action, .. }) if takes => match action {
             Action::Drain => &[Step::RecordLost],
             Action::Commit | Action::Abort => &[Step::SentTwice, Step::AnswerLost, Step::HeldBack],
             Action::Begin | Action::Send | Action::Finish(_) => &[],
         },
-        Doing::Writing(_) | Doing::Down | Doing::Looking | Doing::Deciding | Doing::Waiting | Doing::Refused(_) => &[],
+        Doing::Writing(_)
+        | Doing::Down
+        | Doing::Looking
+        | Doing::Opening { .. }
+        | Doing::Deciding
+        | Doing::Waiting
+        | Doing::Refused(_) => &[],
+    }
+}
+
+impl Publishing {
+    /// What goes on by itself.
+    fn progress(&self, state: &State) -> impl Iterator<Item = Happens> {
+        let starts = state.processes.iter().filter(|process| process.doing == Doing::Down);
+        let opens = state.processes.iter().flat_map(|process| self.opens(process, true));
+        let steps = state.processes.iter().filter(|process| process.is_busy(&state.broker));
+        let left_open = state.broker.log.iter().filter_map(|entry| entry.open);
+        let left_open = left_open.filter(|by| !state.processes[by.process].is_running());
+        let starts = starts.map(|process| Happens::Start(process.number));
+        let steps = steps.map(|process| Happens::Step(process.number, Step::Well));
+        starts.chain(opens).chain(steps).chain(left_open.map(Happens::TimeOut))
+    }
+
+    fn opens(&self, process: &Process, answered: bool) -> impl Iterator<Item = Happens> + use<> {
+        let number = process.number;
+        process.to_open(self.off).map(move |turn| Happens::Opens { process: number, turn, answered })
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_quiet(&self, state: &State) -> bool {
+        self.progress(state).next().is_none()
     }
 }
 
@@ -49,7 +60,7 @@ impl Model for Publishing {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Happens>) {
-        actions.extend(state.progress());
+        actions.extend(self.progress(state));
         if state.processes.len() < PROCESSES {
             actions.push(Happens::Copy);
         }
@@ -63,6 +74,7 @@ impl Model for Publishing {
                 actions.push(Happens::Crash(process.number));
             }
             if state.faults.network > 0 {
+                actions.extend(self.opens(process, false));
                 let faults = faults(process, &state.broker).iter();
                 actions.extend(faults.map(|fault| Happens::Step(process.number, *fault)));
             }
@@ -81,6 +93,10 @@ impl Model for Publishing {
             Happens::Start(number) => processes[number].start(),
             Happens::Append(number) => processes[number].append(),
             Happens::Copy => processes.push(Process::new(processes.len(), processes[0].store.clone())),
+            Happens::Opens { process, turn, answered } => {
+                faults.network -= u8::from(!answered);
+                processes[process].opens(turn, answered, broker, self.off);
+            }
             Happens::Step(number, step) => {
                 faults.network -= u8::from(step != Step::Well);
                 processes[number].step(step, broker, self);

@@ -47,8 +47,8 @@ pub enum Doing {
     Looking,
     /// Opens a writer, which fences every other one.
     Opening {
-        /// The producer that is next.
-        turn: usize,
+        /// Which producers are open.
+        opened: [bool; TURNS],
     },
     /// Reads the checkpoint to go on from.
     Deciding,
@@ -120,8 +120,8 @@ impl Process {
     /// Whether it has something to do.
     pub fn is_busy(&self, broker: &Broker) -> bool {
         match self.doing {
-            Doing::Down | Doing::Refused(_) => false,
-            Doing::Looking | Doing::Opening { .. } | Doing::Writing(_) => true,
+            Doing::Down | Doing::Opening { .. } | Doing::Refused(_) => false,
+            Doing::Looking | Doing::Writing(_) => true,
             Doing::Deciding => broker.is_decided(),
             Doing::Waiting => self.store.len() as u64 > self.position.0,
         }
@@ -142,33 +142,16 @@ impl Process {
     pub fn step(&mut self, step: Step, broker: &mut Broker, model: &Publishing) {
         let off = model.off;
         match self.doing {
-            Doing::Down | Doing::Refused(_) => {}
+            Doing::Down | Doing::Opening { .. } | Doing::Refused(_) => {}
             Doing::Looking => match self.agree(broker, off) {
                 Ok(position) => {
                     if off == Some(Defence::FenceBeforeReadingTheCheckpoint) {
                         self.position = position;
                     }
-                    self.doing = Doing::Opening { turn: 0 };
+                    self.doing = Doing::Opening { opened: [false; TURNS] };
                 }
                 Err(disagreement) => self.doing = Doing::Refused(disagreement),
             },
-            Doing::Opening { turn } => {
-                self.open(turn, broker, off);
-                let known = match off {
-                    Some(Defence::FenceBeforeReadingTheCheckpoint) => true,
-                    Some(Defence::LookUpWhatIsUnknown) => self.claim.held,
-                    _ => false,
-                };
-                if step == Step::AnswerLost {
-                    self.doing = Doing::Looking;
-                } else if turn + 1 < TURNS {
-                    self.doing = Doing::Opening { turn: turn + 1 };
-                } else if known {
-                    self.go_on(self.position, broker);
-                } else {
-                    self.doing = Doing::Deciding;
-                }
-            }
             Doing::Deciding => match self.agree(broker, off) {
                 Ok(position) => self.go_on(position, broker),
                 Err(disagreement) => self.doing = Doing::Refused(disagreement),
@@ -180,6 +163,34 @@ impl Process {
                 self.begin(last, together.then_some(checkpoint), false);
             }
             Doing::Writing(writing) => self.write(writing, step, broker, model),
+        }
+    }
+
+    /// The producers that it may open now.
+    pub fn to_open(&self, off: Option<Defence>) -> impl Iterator<Item = usize> + use<> {
+        let opened = if let Doing::Opening { opened } = self.doing { opened } else { [true; TURNS] };
+        let at_most = if off == Some(Defence::OpenTheFirstTurnFirst) { TURNS } else { 1 };
+        (0..TURNS).filter(move |turn| !opened[*turn]).take(at_most)
+    }
+
+    /// Opens a producer. If the answer is lost it begins anew: whether or not the other one was opened.
+    pub fn opens(&mut self, turn: usize, answered: bool, broker: &mut Broker, off: Option<Defence>) {
+        let Doing::Opening { mut opened } = self.doing else { return };
+        self.initialize(turn, broker, off);
+        opened[turn] = true;
+        let known = match off {
+            Some(Defence::FenceBeforeReadingTheCheckpoint) => true,
+            Some(Defence::LookUpWhatIsUnknown) => self.claim.held,
+            _ => false,
+        };
+        if !answered {
+            self.doing = Doing::Looking;
+        } else if opened.contains(&false) {
+            self.doing = Doing::Opening { opened };
+        } else if known {
+            self.go_on(self.position, broker);
+        } else {
+            self.doing = Doing::Deciding;
         }
     }
 
@@ -197,7 +208,7 @@ impl Process {
         self.claim.agree(&checkpoint, stored)
     }
 
-    fn open(&self, turn: usize, broker: &mut Broker, off: Option<Defence>) {
+    fn initialize(&self, turn: usize, broker: &mut Broker, off: Option<Defence>) {
         let by = Producer { process: self.number, turn };
         let alone = match off {
             Some(Defence::FixedTransactionalId) => true,

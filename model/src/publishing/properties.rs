@@ -29,12 +29,12 @@ pub(super) fn all() -> Vec<Property<Publishing>> {
             state.processes.iter().any(|process| process.store.starts_with(&read))
         }),
         Property::always(ONE_PUBLISHER, |_, state: &State| !state.broker.came_back),
-        Property::always(COMPLETE, |_, state: &State| !state.is_quiet() || is_complete(state)),
+        Property::always(COMPLETE, |model, state: &State| !model.is_quiet(state) || is_complete(state)),
         Property::sometimes(REACHED, |model, state: &State| {
             let spent = state.faults.crashes + state.faults.network == 0 && state.broker.under_way.is_empty();
             let second = state.processes.get(1);
             let all = second.is_some_and(|it| it.doing == Doing::Waiting && it.store.len() == model.events);
-            spent && all && state.is_quiet() && is_complete(state)
+            spent && all && model.is_quiet(state) && is_complete(state)
         }),
     ]
 }
