@@ -39,12 +39,12 @@ impl Followed {
     pub(super) fn compare<A: Aggregate<Event: PartialEq>>(
         audit: &Audit<A>,
         moment: &Snapshot,
+        collected: Collected,
         besides: &mut impl Besides<A>,
         found: &mut Findings<'_>,
     ) -> Result<Self, AuditError> {
-        let scratch = Scratch::open(&audit.log)?;
-        collect_set_aside(audit, moment, &scratch)?;
-        let records = collect(audit, moment, &scratch, found)?;
+        let Collected { scratch, records, findings } = collected;
+        findings.into_iter().for_each(&mut *found);
         let mut compared = Self { records, effects: 0, set_aside: scratch.count_set_aside()? };
 
         let mut progress = Progress::new("events compared with what led to them", moment.head.0);
@@ -75,6 +75,24 @@ impl Followed {
             heard_of = scratch.next_stream(heard_of)?;
         }
         Ok(compared)
+    }
+}
+
+/// The followed topic as far as the service had read it, sorted.
+pub(super) struct Collected {
+    scratch: Scratch,
+    records: u64,
+    /// Of records that are gone, or are no events.
+    findings: Vec<Finding>,
+}
+
+impl Collected {
+    pub(super) fn collect<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot) -> Result<Self, AuditError> {
+        let scratch = Scratch::open(&audit.log)?;
+        collect_set_aside(audit, moment, &scratch)?;
+        let mut findings = Vec::new();
+        let records = collect(audit, moment, &scratch, &mut |finding| findings.push(finding))?;
+        Ok(Self { scratch, records, findings })
     }
 }
 

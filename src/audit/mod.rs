@@ -14,6 +14,7 @@ mod scratch;
 use std::{
     fmt,
     io::{self, Write as _},
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -21,7 +22,10 @@ use clap::Args;
 use rdkafka::error::KafkaError;
 
 pub use self::{followed::Case, scratch::Heard};
-use self::{followed::Followed, published::Published};
+use self::{
+    followed::{Collected, Followed},
+    published::Published,
+};
 use crate::{
     aggregate::Aggregate,
     event::{Position, StreamId},
@@ -108,6 +112,9 @@ pub enum AuditError {
     /// The records of the followed topic could not be sorted.
     #[error("cannot sort the records that were followed, in a file beside the store")]
     Scratch(#[from] rusqlite::Error),
+    /// The thread that read the followed topic panicked.
+    #[error("the reading of the followed topic panicked; the panic was printed above")]
+    Panicked,
     /// What the service itself is compared with could not be read.
     #[error("{0}")]
     Besides(String),
@@ -174,8 +181,12 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
             tell(finding.to_string());
         };
         self.wait_until_published(moment.head, wait)?;
-        let published = Published::compare(self, moment.head, &mut found)?;
-        let followed = Followed::compare(self, moment, besides, &mut found)?;
+        let (published, collected) = thread::scope(|scope| {
+            let collecting = scope.spawn(|| Collected::collect(self, moment));
+            (Published::compare(self, moment.head, &mut found), collecting.join())
+        });
+        let (published, collected) = (published?, collected.map_err(|_panic| AuditError::Panicked)??);
+        let followed = Followed::compare(self, moment, collected, besides, &mut found)?;
         let compared = besides.finish(&mut found)?;
 
         tell(format!(
@@ -227,7 +238,7 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
                 told = Instant::now();
                 tracing::info!(events = head.0 - published.0, "waiting for the service to publish what it has stored");
             }
-            std::thread::sleep(LOOK);
+            thread::sleep(LOOK);
         }
     }
 }

@@ -48,6 +48,7 @@ impl Scratch {
         connection.execute_batch(
             "PRAGMA journal_mode = OFF;
              PRAGMA synchronous = OFF;
+             PRAGMA cache_size = -65536;
              CREATE TABLE heard (
                  stream BLOB, partition INTEGER, offset INTEGER, id BLOB, type TEXT, payload BLOB,
                  PRIMARY KEY (stream, partition, offset)
