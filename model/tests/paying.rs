@@ -12,7 +12,7 @@ fn an_order_is_charged_once_and_not_left_charged_whatever_dies_or_is_lost() {
 
 #[test]
 fn a_record_that_is_read_again_changes_nothing_even_where_its_cause_is_forgotten() {
-    let faults = Faults { crashes: 1, network: 0, aside: 2, reviews: 1 };
+    let faults = Faults { crashes: 1, network: 0, aside: 2, reviews: 1, contradictions: 0 };
     check::every_state("paying, causes forgotten", Paying { faults, off: Some(Defence::CauseIsRecorded) });
 }
 

@@ -75,6 +75,6 @@ impl Gateway {
     }
 }
 
-fn declined(code: &str) -> Receipt {
+pub(super) fn declined(code: &str) -> Receipt {
     Receipt::Declined(Decline { code: code.to_owned(), message: String::new() })
 }

@@ -88,6 +88,6 @@ fn agree(state: &State) -> bool {
 }
 
 fn ends(model: &Paying, state: &State, end: fn(&Of) -> bool) -> bool {
-    let Faults { crashes, network, aside, reviews: _ } = state.faults;
+    let Faults { crashes, network, aside, reviews: _, contradictions: _ } = state.faults;
     crashes + network + aside == 0 && end(of(state)) && model.is_quiet(state)
 }
