@@ -50,11 +50,15 @@ pub enum Defence {
     /// A record that has had its effect has none when it is read again. A second line: whatever is read again, both
     /// domains know already, and nothing fails without it.
     CauseIsRecorded,
+    /// Both lines: it has none because its cause is recorded, or because the domains know what it says.
+    CauseOrEffectIsKnown,
+    /// A request id names its order, and so a repeat finds it.
+    RequestNamesTheOrder,
 }
 
 impl Defence {
     /// All that something fails without.
-    pub const NEEDED: [Self; 9] = [
+    pub const NEEDED: [Self; 11] = [
         Self::OffsetWithTheEffect,
         Self::ExpectedVersion,
         Self::IntentBeforeTheCall,
@@ -64,20 +68,25 @@ impl Defence {
         Self::ADeclineIsConfirmed,
         Self::NoAnswerIsNoOutcome,
         Self::RefundBarsTheKey,
+        Self::CauseOrEffectIsKnown,
+        Self::RequestNamesTheOrder,
     ];
 
-    /// The property that fails without it. There may be others.
-    pub fn guards(self) -> &'static str {
+    /// The properties that fail without it. There may be others.
+    pub fn guards(self) -> &'static [&'static str] {
         match self {
-            Self::OffsetWithTheEffect => properties::AGREED,
-            Self::ExpectedVersion => properties::PAID_IS_CHARGED,
-            Self::IntentBeforeTheCall => properties::INTENT_FIRST,
-            Self::IdempotencyKey | Self::AskWhenTheKeyMayBeForgotten => properties::CHARGED_ONCE,
-            Self::OneCallAtATime => properties::NO_CONTRADICTION,
+            Self::OffsetWithTheEffect => &[properties::AGREED],
+            Self::ExpectedVersion => &[properties::PAID_IS_CHARGED],
+            Self::IntentBeforeTheCall => &[properties::INTENT_FIRST],
+            Self::IdempotencyKey => &[properties::CHARGED_ONCE, properties::GIVEN_BACK_ONCE],
+            Self::AskWhenTheKeyMayBeForgotten => &[properties::CHARGED_ONCE],
+            Self::OneCallAtATime => &[properties::NO_CONTRADICTION],
             Self::ADeclineIsConfirmed | Self::NoAnswerIsNoOutcome | Self::RefundBarsTheKey => {
-                properties::NOT_LEFT_CHARGED
+                &[properties::NOT_LEFT_CHARGED]
             }
-            Self::CauseIsRecorded => properties::ONE_EFFECT,
+            Self::CauseIsRecorded => &[],
+            Self::CauseOrEffectIsKnown => &[properties::ONE_EFFECT],
+            Self::RequestNamesTheOrder => &[properties::SAME_REQUEST],
         }
     }
 }

@@ -79,7 +79,7 @@ impl Paying {
                 gateway.refuses = true;
                 Some(Answer::Refund(Refund::Refused(String::new())))
             }
-            Asks::Refund => Some(Answer::Refund(gateway.refund(!self.without(Defence::RefundBarsTheKey)))),
+            Asks::Refund => Some(Answer::Refund(gateway.refund(self.off))),
             Asks::Find if reply == Reply::NeedsReview => Answer::found(Found::Unknown),
             Asks::Find => Answer::found(gateway.find()),
         };
