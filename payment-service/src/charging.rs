@@ -279,9 +279,7 @@ impl<G: Gateway> Call<G> {
         if let Receipt::Charged { .. } = receipt {
             return Ok(Answer::Charge(receipt));
         }
-        // An earlier call may have charged and never been answered, and a crash leaves no trace of it here: a decline is
-        // taken only if the gateway's own records do not say otherwise.
-        Ok(Answer::found(self.find(order).await?).unwrap_or(Answer::Charge(receipt)))
+        Ok(Answer::confirmed(receipt, self.find(order).await?))
     }
 
     async fn find(&self, order: StreamId) -> Result<Found, NoAnswer> {

@@ -55,6 +55,12 @@ impl Answer {
             Found::Nothing => None,
         }
     }
+
+    /// An earlier call may have charged and never been answered, and a crash leaves no trace of it here: a decline is
+    /// taken only if the gateway's own records do not say otherwise.
+    pub fn confirmed(decline: Receipt, found: Found) -> Self {
+        Self::found(found).unwrap_or(Self::Charge(decline))
+    }
 }
 
 impl From<Answer> for Command {
@@ -70,6 +76,7 @@ impl From<Answer> for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payment::Decline;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -77,6 +84,16 @@ mod tests {
     fn past_half_of_the_gateways_memory_it_is_asked_before_it_is_called_again() {
         assert_eq!(due(&State::Requested, DAY / 2, DAY), Some(Due::Charge));
         assert_eq!(due(&State::Requested, DAY / 2 + Duration::from_secs(1), DAY), Some(Due::FindOrCharge));
+    }
+
+    #[test]
+    fn a_decline_is_taken_only_if_the_gateways_records_do_not_say_otherwise() {
+        let decline = Receipt::Declined(Decline { code: "CARD_DECLINED".to_owned(), message: String::new() });
+        let charged = Receipt::Charged { reference: "ch_1".to_owned() };
+        let confirmed = |found| Answer::confirmed(decline.clone(), found);
+        assert_eq!(confirmed(Found::Receipt(charged.clone())), Answer::Charge(charged));
+        assert_eq!(confirmed(Found::Nothing), Answer::Charge(decline.clone()));
+        assert_eq!(confirmed(Found::Unknown), Answer::Unknown);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use payment_service::{
     payment::{Decline, Receipt, Refund},
 };
 
+use super::Defence;
+
 /// The gateway's books on one order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gateway {
@@ -30,17 +32,19 @@ impl Gateway {
         self.add(if declines { declined("CARD_DECLINED") } else { Receipt::Charged { reference } })
     }
 
-    /// Gives back what was charged, once. Where nothing was, it bars the key: every later charge is declined.
-    pub fn refund(&mut self, bars: bool) -> Refund {
+    /// Gives back what was charged, once under a key. Where nothing was, it bars the key: every later charge is declined.
+    pub fn refund(&mut self, off: Option<Defence>) -> Refund {
         match self.receipts.last() {
             Some(Receipt::Charged { .. }) if self.refuses => Refund::Refused(String::new()),
             Some(Receipt::Charged { .. }) => {
-                self.refunds = 1;
+                if self.refunds == 0 || off == Some(Defence::IdempotencyKey) {
+                    self.refunds += 1;
+                }
                 Refund::Refunded { reference: "re".to_owned() }
             }
             Some(Receipt::Declined(_)) => Refund::NothingCharged,
             None => {
-                if bars {
+                if off != Some(Defence::RefundBarsTheKey) {
                     self.bar();
                 }
                 Refund::NothingCharged
@@ -75,6 +79,6 @@ impl Gateway {
     }
 }
 
-fn declined(code: &str) -> Receipt {
+pub(super) fn declined(code: &str) -> Receipt {
     Receipt::Declined(Decline { code: code.to_owned(), message: String::new() })
 }

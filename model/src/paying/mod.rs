@@ -41,6 +41,8 @@ pub enum Defence {
     AskWhenTheKeyMayBeForgotten,
     /// A call ends before the next one for the same payment begins.
     OneCallAtATime,
+    /// A decline is taken only if the gateway's records do not say otherwise.
+    ADeclineIsConfirmed,
     /// A call without an answer is made again, and not taken for a refusal.
     NoAnswerIsNoOutcome,
     /// Where nothing was charged, a refund sees to it that nothing will be.
@@ -48,31 +50,43 @@ pub enum Defence {
     /// A record that has had its effect has none when it is read again. A second line: whatever is read again, both
     /// domains know already, and nothing fails without it.
     CauseIsRecorded,
+    /// Both lines: it has none because its cause is recorded, or because the domains know what it says.
+    CauseOrEffectIsKnown,
+    /// A request id names its order, and so a repeat finds it.
+    RequestNamesTheOrder,
 }
 
 impl Defence {
     /// All that something fails without.
-    pub const NEEDED: [Self; 8] = [
+    pub const NEEDED: [Self; 11] = [
         Self::OffsetWithTheEffect,
         Self::ExpectedVersion,
         Self::IntentBeforeTheCall,
         Self::IdempotencyKey,
         Self::AskWhenTheKeyMayBeForgotten,
         Self::OneCallAtATime,
+        Self::ADeclineIsConfirmed,
         Self::NoAnswerIsNoOutcome,
         Self::RefundBarsTheKey,
+        Self::CauseOrEffectIsKnown,
+        Self::RequestNamesTheOrder,
     ];
 
-    /// The property that fails without it. There may be others.
-    pub fn guards(self) -> &'static str {
+    /// The properties that fail without it. There may be others.
+    pub fn guards(self) -> &'static [&'static str] {
         match self {
-            Self::OffsetWithTheEffect => properties::AGREED,
-            Self::ExpectedVersion => properties::PAID_IS_CHARGED,
-            Self::IntentBeforeTheCall => properties::INTENT_FIRST,
-            Self::IdempotencyKey | Self::AskWhenTheKeyMayBeForgotten => properties::CHARGED_ONCE,
-            Self::OneCallAtATime => properties::NO_CONTRADICTION,
-            Self::NoAnswerIsNoOutcome | Self::RefundBarsTheKey => properties::NOT_LEFT_CHARGED,
-            Self::CauseIsRecorded => properties::ONE_EFFECT,
+            Self::OffsetWithTheEffect => &[properties::AGREED],
+            Self::ExpectedVersion => &[properties::PAID_IS_CHARGED],
+            Self::IntentBeforeTheCall => &[properties::INTENT_FIRST],
+            Self::IdempotencyKey => &[properties::CHARGED_ONCE, properties::GIVEN_BACK_ONCE],
+            Self::AskWhenTheKeyMayBeForgotten => &[properties::CHARGED_ONCE],
+            Self::OneCallAtATime => &[properties::NO_CONTRADICTION],
+            Self::ADeclineIsConfirmed | Self::NoAnswerIsNoOutcome | Self::RefundBarsTheKey => {
+                &[properties::NOT_LEFT_CHARGED]
+            }
+            Self::CauseIsRecorded => &[],
+            Self::CauseOrEffectIsKnown => &[properties::ONE_EFFECT],
+            Self::RequestNamesTheOrder => &[properties::SAME_REQUEST],
         }
     }
 }
@@ -89,7 +103,7 @@ pub struct Paying {
 impl Paying {
     /// Enough for each defence to be needed.
     pub fn new(off: Option<Defence>) -> Self {
-        Self { off, faults: Faults { crashes: 1, network: 2, aside: 1, reviews: 1 } }
+        Self { off, faults: Faults { crashes: 1, network: 2, aside: 1, reviews: 1, contradictions: 1 } }
     }
 }
 
@@ -104,6 +118,8 @@ pub struct Faults {
     pub aside: u8,
     /// Times that the gateway cannot tell, or refuses a refund.
     pub reviews: u8,
+    /// Times that the gateway declines what it has charged.
+    pub contradictions: u8,
 }
 
 /// Everything there is.
@@ -139,6 +155,8 @@ pub enum Asks {
     Charge,
     /// What became of the charge.
     Find,
+    /// The same, of one that was declined.
+    Confirm,
     /// To let nothing stay charged.
     Refund,
 }
@@ -211,6 +229,8 @@ pub enum Reply {
     Well,
     /// A decline.
     Declines,
+    /// A decline of what it has charged.
+    Contradicts,
     /// It cannot tell, or refuses the refund.
     NeedsReview,
     /// What was asked for, and the answer is lost.

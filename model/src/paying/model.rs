@@ -14,7 +14,7 @@ use stateright::{Model, Property};
 
 use super::{
     Age, Asks, Defence, Faults, Gateway, Happens, MEMORY, Paying, Record, Reply, Request, Service, State, Who,
-    asked::asked, details, properties,
+    asked::asked, details, gateway::declined, properties,
 };
 
 impl Paying {
@@ -65,13 +65,21 @@ impl Paying {
         let answer = match request.asks {
             Asks::Charge => {
                 gateway.remembers &= !self.without(Defence::IdempotencyKey);
-                Some(Answer::Charge(gateway.charge(reply == Reply::Declines)))
+                let contradicts = reply == Reply::Contradicts;
+                let mut charge = || gateway.charge(reply == Reply::Declines);
+                let receipt = if contradicts { declined("CARD_DECLINED") } else { charge() };
+                let is_taken = matches!(receipt, Receipt::Charged { .. }) || self.without(Defence::ADeclineIsConfirmed);
+                is_taken.then_some(Answer::Charge(receipt))
+            }
+            Asks::Confirm => {
+                let found = if reply == Reply::NeedsReview { Found::Unknown } else { gateway.find() };
+                Some(Answer::confirmed(declined("CARD_DECLINED"), found))
             }
             Asks::Refund if reply == Reply::NeedsReview => {
                 gateway.refuses = true;
                 Some(Answer::Refund(Refund::Refused(String::new())))
             }
-            Asks::Refund => Some(Answer::Refund(gateway.refund(!self.without(Defence::RefundBarsTheKey)))),
+            Asks::Refund => Some(Answer::Refund(gateway.refund(self.off))),
             Asks::Find if reply == Reply::NeedsReview => Answer::found(Found::Unknown),
             Asks::Find => Answer::found(gateway.find()),
         };
@@ -79,7 +87,10 @@ impl Paying {
             _ if !request.awaited => {}
             _ if reply == Reply::Lost => self.without_answer(state, request),
             Some(answer) => state.payment.call(answer.into(), self.off),
-            None => state.requests.push(Request { asks: Asks::Charge, awaited: true }),
+            None => {
+                let asks = if request.asks == Asks::Charge { Asks::Confirm } else { Asks::Charge };
+                state.requests.push(Request { asks, awaited: true });
+            }
         }
     }
 
@@ -152,7 +163,7 @@ impl Model for Paying {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Happens>) {
-        let Faults { crashes, network, aside, reviews } = state.faults;
+        let Faults { crashes, network, aside, reviews, contradictions } = state.faults;
         actions.extend(self.progress(state));
         if state.order.caller.is_none() && may_be_cancelled(&state.order.state) {
             actions.push(Happens::Cancel);
@@ -167,12 +178,16 @@ impl Model for Paying {
             if request.asks == Asks::Charge && is_new && is_heard {
                 actions.push(arrives(Reply::Declines));
             }
+            let may_contradict = contradictions > 0 && state.gateway.charges() > 0;
+            if request.asks == Asks::Charge && request.awaited && is_heard && may_contradict {
+                actions.push(arrives(Reply::Contradicts));
+            }
             if request.awaited && is_heard && network > 0 {
                 actions.extend([arrives(Reply::Lost), Happens::GivesUp(*request)]);
             }
             let can_need_review = match request.asks {
                 Asks::Charge => false,
-                Asks::Find => true,
+                Asks::Find | Asks::Confirm => true,
                 Asks::Refund => state.gateway.keeps() > 0,
             };
             if request.awaited && is_heard && can_need_review && reviews > 0 {
@@ -248,6 +263,7 @@ impl Model for Paying {
             Happens::Arrives(request, reply) => {
                 requests.remove(requests.iter().position(|other| *other == request)?);
                 faults.network -= u8::from(reply == Reply::Lost);
+                faults.contradictions -= u8::from(reply == Reply::Contradicts);
                 faults.reviews -= u8::from(reply == Reply::NeedsReview);
                 self.arrives(&mut state, request, reply);
             }
@@ -274,6 +290,8 @@ impl Model for Paying {
             }
             Happens::Settles => self.settle(&mut state)?,
         }
+        // A question that nobody waits for changes nothing.
+        state.requests.retain(|request| request.awaited || matches!(request.asks, Asks::Charge | Asks::Refund));
         state.requests.sort_unstable();
         Some(state)
     }

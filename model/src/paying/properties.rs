@@ -5,7 +5,7 @@ use order_service::order::{self, Order, Rejection, State as Of};
 use payment_service::payment::{Payment, PaymentEvent, State as At};
 use stateright::Property;
 
-use super::{Faults, Paying, State, details};
+use super::{Defence, Faults, Paying, State, details};
 
 /// Whatever dies, is lost or is repeated.
 pub const CHARGED_ONCE: &str = "one order is charged at most once";
@@ -47,8 +47,11 @@ pub(super) fn all() -> Vec<Property<Paying>> {
             state.order.each_record_led_to_one_event() && state.payment.each_record_led_to_one_event()
         }),
         Property::always(NO_CONTRADICTION, |_, state: &State| !state.order.refused && !state.payment.refused),
-        Property::always(SAME_REQUEST, |_, state: &State| {
-            let asked = |amount| state.order.state.decide(&order::Command::Create(details(amount)));
+        Property::always(SAME_REQUEST, |model, state: &State| {
+            let another = Order::default();
+            let is_found = model.off != Some(Defence::RequestNamesTheOrder);
+            let named = if is_found { &state.order.state } else { &another };
+            let asked = |amount| named.decide(&order::Command::Create(details(amount)));
             asked(500) == Ok(Vec::new()) && asked(501) == Err(Rejection::Exists { differing: vec!["amount"] })
         }),
         Property::always(NOT_LEFT_CHARGED, |model, state: &State| {
@@ -88,6 +91,6 @@ fn agree(state: &State) -> bool {
 }
 
 fn ends(model: &Paying, state: &State, end: fn(&Of) -> bool) -> bool {
-    let Faults { crashes, network, aside, reviews: _ } = state.faults;
+    let Faults { crashes, network, aside, reviews: _, contradictions: _ } = state.faults;
     crashes + network + aside == 0 && end(of(state)) && model.is_quiet(state)
 }

@@ -141,17 +141,29 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
     fn decide(&mut self, command: C, record: Option<Record>, off: Option<Defence>) -> Option<Decided<E, C>> {
         let name = |offset: usize| EventId(Uuid::from_u128(offset as u128));
         let mut causes: Vec<_> = self.log.iter().filter_map(|(_, cause)| cause.map(name)).collect();
-        if off == Some(Defence::CauseIsRecorded) {
+        if matches!(off, Some(Defence::CauseIsRecorded | Defence::CauseOrEffectIsKnown)) {
             causes.clear();
         }
         let cause = record.map(|record| name(record.offset));
-        match decide_once(&self.state, &causes, &command, cause) {
+        let state = match record {
+            Some(record) if off == Some(Defence::CauseOrEffectIsKnown) => &self.without_effects_of(record),
+            _ => &self.state,
+        };
+        match decide_once(state, &causes, &command, cause) {
             Ok(events) => Some(Decided { command, record, expected: self.log.len(), events }),
             Err(_) => {
                 self.refused = true;
                 None
             }
         }
+    }
+
+    /// The aggregate as it would be, had a record never been read.
+    fn without_effects_of(&self, record: Record) -> A {
+        let mut state = A::default();
+        let others = self.log.iter().filter(|(_, cause)| *cause != Some(record.offset));
+        others.for_each(|(event, _)| state.apply(event));
+        state
     }
 
     fn pass(&mut self, record: Record) {
