@@ -1,8 +1,8 @@
 //! The subcommand `audit`: whether store and topics say the same, record by record, beside the running service.
 //!
-//! * [`published`] compares the store with what a `read_committed` reader sees of its topic: every event once, in order,
+//! * `published` compares the store with what a `read_committed` reader sees of its topic: every event once, in order,
 //!   with identical bytes, and nothing that the store does not know.
-//! * [`followed`] compares the topic that the service reads with the store: every record has had its effect once, and
+//! * `followed` compares the topic that the service reads with the store: every record has had its effect once, and
 //!   every effect has its record. The judge is the domain itself: it decides each record again.
 //!
 //! Both go up to the moment when the audit began, whatever happens meanwhile, in memory that does not grow with the log.

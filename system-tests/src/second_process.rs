@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::Path,
     sync::{
         Arc,
@@ -11,6 +12,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use anyhow::Context as _;
 
 use crate::{
     Ground, Table, checks,
@@ -89,5 +92,56 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         findings.push("the frozen process has published after it was resumed".to_owned());
     }
     println!("    frozen under load, another one started on a copy, resumed: it ends, and has published nothing more");
-    Ok(vec![("second process", (records.len(), findings))])
+    let charges = payments(ground).context("payment-service")?;
+    Ok(vec![("second process", (records.len(), findings)), ("second payer", charges)])
+}
+
+/// A payment-service that is frozen with calls to the gateway under way, and replaced: when it is resumed it charges
+/// nothing more, and ends.
+#[expect(clippy::disallowed_methods, reason = "it waits until everything has timed out")]
+fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
+    let Ground { jars, programs, reader, .. } = ground;
+    let directory = tempfile::tempdir()?;
+    let kafka = Kafka::start(jars, directory.path())?;
+    let brokers = kafka.address();
+    let (first_home, second_home) = (directory.path().join("first"), directory.path().join("second"));
+    fs::create_dir(&first_home)?;
+    fs::create_dir(&second_home)?;
+    // One gateway: it is outside of both.
+    symlink(first_home.join("charges.db"), second_home.join("charges.db"))?;
+    let start = |home: &Path| Service::start(programs, home, &brokers, Kind::Payments, &["--gateway-latency", "300"]);
+    let orders = Service::start(programs, directory.path(), &brokers, Kind::Orders, &[])?;
+    let mut first = start(&first_home)?;
+    let mut placed = orders.place("early", 50)?;
+    first.freeze()?;
+    first.copy_store(&second_home)?;
+    let second = start(&second_home)?;
+    placed.extend(orders.place("meanwhile", 50)?);
+    reader.wait_until(&brokers, "order-events", |records| {
+        records.iter().filter(|record| record.event.as_deref() == Some("order_paid")).count() == placed.len()
+    })?;
+    thread::sleep(FROZEN);
+    let ledger = first.file("charges.db");
+    let before = checks::charges(&ledger)?;
+    first.resume()?;
+    first.expect_refusal("another process has taken over")?;
+    let mut findings = Vec::new();
+    let after = checks::charges(&ledger)?;
+    if before != after {
+        findings.push("the frozen process has charged after it was resumed".to_owned());
+    }
+    findings.extend(
+        placed
+            .iter()
+            .filter(|order| after.get(*order) != Some(&1))
+            .map(|order| format!("order {order} was not charged once")),
+    );
+    let (code, said) = second.subcommand(&["audit", "--kafka-brokers", &brokers])?;
+    if code != Some(0) {
+        findings.push(said);
+    }
+    println!(
+        "    payment-service frozen with calls under way, replaced, resumed: it ends, and has charged nothing more"
+    );
+    Ok((after.len(), findings))
 }

@@ -244,7 +244,7 @@ impl Service {
 
     /// What a copy of a stopped or frozen process's files is: the state after a crash.
     pub(crate) fn copy_store(&self, to: &Path) -> anyhow::Result<()> {
-        for name in ["orders.db", "orders.db-wal"] {
+        for name in ["orders.db", "orders.db-wal", "payments.db", "payments.db-wal"] {
             let file = self.file(name);
             if file.exists() {
                 fs::copy(&file, to.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
