@@ -40,7 +40,12 @@ const PLANTS: [Plant; 12] = [
         change: "DELETE FROM events WHERE position = (SELECT max(position) FROM events)",
         found: &["has had no effect: orders.events.v1.OrderPaid is missing", "the store does not know"],
     },
-    Plant { file: "orders.db", change: "DELETE FROM events WHERE position = 7", found: &["position 7  order-events"] },
+    Plant {
+        file: "orders.db",
+        change: "DELETE FROM events WHERE position =
+                 (SELECT min(position) FROM events WHERE type = 'orders.events.v1.OrderPaid')",
+        found: &["has had no effect: orders.events.v1.OrderPaid is missing", "the store does not know"],
+    },
     Plant {
         file: "orders.db",
         change: "INSERT INTO events SELECT position + 1, stream, version + 1, zeroblob(16), type, time, causation,
