@@ -63,6 +63,7 @@ const AUDITOR: Grants<'_> = &[
     ("--topic", "payment-events", &["Describe", "Read"]),
     ("--topic", "order-service.checkpoints", &["Describe", "Read"]),
     ("--topic", "order-service.dead-letters", &["Describe", "Read"]),
+    ("--topic", "order-service.retries", &["Describe", "Read"]),
     ("--group", "order-service", &["Read"]),
 ];
 
