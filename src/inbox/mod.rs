@@ -7,26 +7,27 @@
 //! store has one process, and its offsets are in it, so a rebalance could only add ways to fail.
 
 mod effects;
+mod lag;
 mod progress;
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     future,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Offset, Statistics, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::sync::watch;
 
 use self::{
     effects::Effects,
+    lag::{Consumer, Lag},
     progress::{Offsets, Progress},
 };
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     event::{Position, StreamId},
     fault::{self, Step},
     kafka::{
-        client::{self, Client, Quiet},
+        client::{self, Client},
         dead_letters::{self, DeadLetters},
         record::{Incoming, Received},
         topics::{self, Topic, TopicError},
@@ -308,6 +309,19 @@ impl<A: Aggregate> Inbox<A> {
                 spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
             }
             drop(spans);
+            let committed = match committed {
+                // The batch stays in hand, so that nothing of it is set aside twice.
+                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
+                    backoff.wait(stop, &error);
+                    // It may have been made all the same, and could not be made a second time.
+                    if !progress.is_in(&self.store)? {
+                        continue;
+                    }
+                    progress.committed();
+                    Ok(())
+                }
+                answered => answered,
+            };
             match committed {
                 Ok(()) => {
                     let set_aside = set_aside.iter().filter(|set_aside| **set_aside).count();
@@ -318,62 +332,17 @@ impl<A: Aggregate> Inbox<A> {
                     return Ok(newer);
                 }
                 Err(CommitError::Conflict { .. }) => {}
-                // The batch stays in hand, so that nothing of it is set aside twice.
-                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
-                    backoff.wait(stop, &error);
-                    // It may have been made all the same, and could not be made a second time.
-                    if progress.is_in(&self.store)? {
-                        progress.committed();
-                        return Ok(newer);
-                    }
-                }
-                Err(error @ (CommitError::OffsetMoved { .. } | CommitError::Closed)) => {
-                    return Err(Ending::Error(InboxError::Commit(error)));
-                }
+                Err(error) => return Err(Ending::Error(InboxError::Commit(error))),
             }
         }
     }
-}
 
-impl<A: Aggregate> Inbox<A> {
     fn commit(&self, commit: Commit) -> Result<Position, CommitError> {
         let mut commit = Some(commit);
         let failed = || CommitError::Unavailable(Arc::new(rusqlite::Error::InvalidQuery));
         fault::around(Step::InboxCommit, failed, || self.store.commit_blocking(commit.take().unwrap_or_default()))
     }
 }
-
-/// Notes how much is unread, whenever librdkafka tells.
-struct Lag(InboxMetrics);
-
-impl ClientContext for Lag {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Quiet.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let is_up = |leader| statistics.brokers.values().any(|broker| broker.nodeid == leader && broker.state == "UP");
-        let (mut unread, mut known) = (0, true);
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.iter());
-        for (_, partition) in partitions.filter(|(number, _)| **number >= 0) {
-            // Not `consumer_lag`: it counts the ends of transactions, which nobody reads.
-            unread += (partition.ls_offset - partition.next_offset).max(0) + partition.fetchq_cnt;
-            known &= is_up(partition.leader) && partition.ls_offset >= 0 && partition.fetch_state == "active";
-        }
-        self.0.unread.store(unread, Ordering::Relaxed);
-        if known && unread == 0 {
-            self.0.read_through(SystemTime::now());
-        }
-    }
-}
-
-impl ConsumerContext for Lag {}
-
-type Consumer = BaseConsumer<Lag>;
 
 /// How many events of each type were skipped because they came after this program.
 type Newer = HashMap<String, u64>;
