@@ -80,11 +80,6 @@ pub enum Disturbance {
     Fail,
 }
 
-impl Disturbance {
-    /// Each of them.
-    pub const ALL: [Self; 5] = [Self::CrashBefore, Self::CrashAfter, Self::Repeat, Self::LoseAnswer, Self::Fail];
-}
-
 /// Does a step; a test may disturb it. `failure` is the error of an answer that is lost.
 pub fn around<T, E>(
     step: impl Debug,

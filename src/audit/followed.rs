@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     aggregate::{Aggregate, Payload as _},
-    event::{Event, StreamId},
+    event::{Event, EventId, StreamId},
     inbox::{Asked, Reader},
     kafka::{dead_letters, partition_log::PartitionLog, topics},
     store::Snapshot,
@@ -89,9 +89,11 @@ pub(super) struct Collected {
 impl Collected {
     pub(super) fn collect<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot) -> Result<Self, AuditError> {
         let scratch = Scratch::open(&audit.log)?;
-        collect_set_aside(audit, moment, &scratch)?;
+        let cluster = topics::cluster_id(&audit.client)?;
+        collect_set_aside(audit, &read_offsets(moment, &cluster, &dead_letters::retries_of(audit.service)), &scratch)?;
         let mut findings = Vec::new();
-        let records = collect(audit, moment, &scratch, &mut |finding| findings.push(finding))?;
+        let read = read_offsets(moment, &cluster, audit.followed);
+        let records = collect(audit, &read, &scratch, &mut |finding| findings.push(finding))?;
         Ok(Self { scratch, records, findings })
     }
 }
@@ -99,13 +101,15 @@ impl Collected {
 /// Reads the followed topic as far as the service had. Returns how many records that was.
 fn collect<A: Aggregate>(
     audit: &Audit<A>,
-    moment: &Snapshot,
+    read: &[(i32, i64)],
     scratch: &Scratch,
     found: &mut Findings<'_>,
 ) -> Result<u64, AuditError> {
-    let mut progress = Progress::new("records of the followed topic read", 0);
+    // Offsets, of which the ends of transactions take some: a little more than there are records.
+    let offsets: i64 = read.iter().map(|(_, next)| next).sum();
+    let mut progress = Progress::new("records of the followed topic read", offsets.unsigned_abs());
     let mut records = 0;
-    for (partition, next) in read_offsets(audit, moment, audit.followed)? {
+    for &(partition, next) in read {
         let mut log = PartitionLog::open_until(&audit.client, audit.followed, partition, next)?;
         let (low, end) = (log.low, log.end);
         if low > 0 || end < next {
@@ -130,10 +134,10 @@ fn collect<A: Aggregate>(
 }
 
 /// Notes which records of the followed topic the service has set aside, and which of these it has read again.
-fn collect_set_aside<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot, scratch: &Scratch) -> Result<(), AuditError> {
+fn collect_set_aside<A: Aggregate>(audit: &Audit<A>, read: &[(i32, i64)], scratch: &Scratch) -> Result<(), AuditError> {
     let Audit { client, service, followed, .. } = audit;
     let retries = dead_letters::retries_of(service);
-    for (partition, next) in read_offsets(audit, moment, &retries)? {
+    for &(partition, next) in read {
         let mut log = PartitionLog::open_until(client, &retries, partition, next)?;
         while let Some(record) = log.read()? {
             if let Some((partition, offset, failures)) = dead_letters::failures_of(&record, followed) {
@@ -154,11 +158,10 @@ fn collect_set_aside<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot, scratch:
     Ok(())
 }
 
-/// How far the service had read a topic of this cluster.
-fn read_offsets<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot, topic: &str) -> Result<Vec<(i32, i64)>, AuditError> {
-    let cluster = topics::cluster_id(&audit.client)?;
+/// How far the service had read a topic of the cluster: each partition, and the offset of its next record.
+fn read_offsets(moment: &Snapshot, cluster: &str, topic: &str) -> Vec<(i32, i64)> {
     let read = moment.offsets.iter().filter(|(at, _)| at.cluster == cluster && at.topic == topic);
-    Ok(read.map(|(at, next)| (at.partition, *next)).collect())
+    read.map(|(at, next)| (at.partition, *next)).collect()
 }
 
 /// Judges one stream, and returns how many of its events are effects of records.
@@ -191,7 +194,7 @@ struct Judgement<'a, 'f, C> {
     case: &'a Case<'a>,
     found: &'a mut Findings<'f>,
     /// The records that have had an effect.
-    answered: HashSet<crate::event::EventId>,
+    answered: HashSet<EventId>,
 }
 
 impl<C> Judgement<'_, '_, C> {

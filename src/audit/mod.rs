@@ -228,16 +228,13 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
             return Ok(());
         }
         let checkpoints = Checkpoints::open(&self.client, &topic, self.log.id())?;
-        let mut told = Instant::now();
+        let mut progress = Progress::new("events published, and the rest is waited for", head.0);
         loop {
             let published = checkpoints.committed()?.map_or(Position::START, |checkpoint| checkpoint.position);
             if published >= head || Instant::now() > deadline {
                 return Ok(());
             }
-            if told.elapsed() > TELL {
-                told = Instant::now();
-                tracing::info!(events = head.0 - published.0, "waiting for the service to publish what it has stored");
-            }
+            progress.at(published.0);
             thread::sleep(LOOK);
         }
     }

@@ -79,15 +79,16 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// Takes the next record; false: it is newer than the audit.
     fn add(&mut self, position: u64, record: &Received, found: &mut Findings<'_>) -> Result<bool, AuditError> {
-        let place = Some(record.place().to_string());
         let event = self.stored.event(position)?;
-        let about = Finding {
-            stream: event.as_ref().map(|event| event.stream),
-            position: Some(Position(position)),
-            place,
-            what: String::new(),
+        let stream = event.as_ref().map(|event| event.stream);
+        let mut tell = |what: String| {
+            found(Finding {
+                stream,
+                position: Some(Position(position)),
+                place: Some(record.place().to_string()),
+                what,
+            });
         };
-        let mut tell = |what: String| found(Finding { what, ..about.clone() });
         if position > self.head.0 || position == 0 {
             if Position(position) > self.newest {
                 self.newest = self.stored.log.head()?; // it has gone on since

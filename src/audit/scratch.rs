@@ -43,10 +43,9 @@ impl Scratch {
     pub(super) fn open(log: &Log) -> rusqlite::Result<Self> {
         let path = log.path_beside(&format!("-audit-{}", std::process::id()));
         let connection = Connection::open(&path)?;
-        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; CREATE TABLE opened (x);")?;
-        let _ = fs::remove_file(path);
         connection.execute_batch(
-            "PRAGMA journal_mode = OFF;
+            "PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA journal_mode = OFF;
              PRAGMA synchronous = OFF;
              PRAGMA cache_size = -65536;
              CREATE TABLE heard (
@@ -56,9 +55,10 @@ impl Scratch {
              CREATE TABLE set_aside (
                  partition INTEGER, offset INTEGER, failures INTEGER DEFAULT 0, retried INTEGER DEFAULT 0,
                  PRIMARY KEY (partition, offset)
-             ) WITHOUT ROWID;
-             BEGIN;",
+             ) WITHOUT ROWID;",
         )?;
+        let _ = fs::remove_file(path);
+        connection.execute_batch("BEGIN")?; // one transaction, which nothing ever ends
         Ok(Self(connection))
     }
 

@@ -23,7 +23,7 @@ impl Log {
     /// Opens the log of a store that is there. Nothing is changed, and nobody is kept from anything.
     pub fn open(location: &Location, owner: Owner) -> Result<Self, OpenError> {
         let path = location.path();
-        let readers = Readers { cache_size: LOG_CACHE, ..Readers::new(path.to_owned()) };
+        let readers = Readers { cache_size: Some(LOG_CACHE), ..Readers::new(path.to_owned()) };
         Ok(Self { readers, id: schema::inspect(path, owner)? })
     }
 
@@ -101,15 +101,15 @@ const LOG_CACHE: i32 = -32_768;
 
 pub(super) struct Readers {
     path: PathBuf,
-    /// SQLite's `cache_size` of each connection; 0: the default.
-    cache_size: i32,
+    /// SQLite's `cache_size` of each connection, if not the default.
+    cache_size: Option<i32>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }
 
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, cache_size: 0, idle: Mutex::new(Vec::new()), permits: Semaphore::new(CONNECTIONS) }
+        Self { path, cache_size: None, idle: Mutex::new(Vec::new()), permits: Semaphore::new(CONNECTIONS) }
     }
 
     pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, ReadError> {
@@ -139,8 +139,8 @@ impl Readers {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        if self.cache_size != 0 {
-            connection.pragma_update(None, "cache_size", self.cache_size)?;
+        if let Some(size) = self.cache_size {
+            connection.pragma_update(None, "cache_size", size)?;
         }
         Ok(connection)
     }
@@ -174,8 +174,13 @@ fn streams(
         .query_map(params![after, through.0, limit], event)?
         .collect::<Result<_, _>>()?;
     let full = events.len() == limit;
-    let mut streams: Vec<Vec<Event>> =
-        events.chunk_by(|one, next| one.stream == next.stream).map(<[_]>::to_vec).collect();
+    let mut streams: Vec<Vec<Event>> = Vec::new();
+    for event in events {
+        match streams.last_mut().filter(|stream| stream.last().is_some_and(|last| last.stream == event.stream)) {
+            Some(stream) => stream.push(event),
+            None => streams.push(vec![event]),
+        }
+    }
     // The last one may be cut off. If it is the only one, it has more events than the limit.
     if full
         && let Some(last) = streams.pop()
