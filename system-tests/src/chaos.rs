@@ -236,8 +236,7 @@ fn happen(
             Ok((format!("gateway: {how}"), format!("gateway: {how} for {lasting:?}")))
         }
         Fault::BadRecords => {
-            let topic = if kind == Kind::Orders { "payment-events" } else { "order-events" };
-            world.write_bad_records(topic, chance.u64(1..50))?;
+            world.write_bad_records(kind.reads(), chance.u64(1..50))?;
             all("bad records".to_owned())
         }
         Fault::Replay => {

@@ -12,13 +12,27 @@ pub(crate) type Findings = (usize, Vec<String>);
 
 /// Every event once, in the order of its stream, with nothing missing; each order with just these events.
 pub(crate) fn topic(records: &[Record], books: &Books, life: [&str; 2]) -> Findings {
-    let mut findings = Vec::new();
-    let mut ids = HashSet::new();
-    let mut versions: HashMap<&str, u64> = HashMap::new();
+    let mut findings = each_once_in_order(records);
     let mut lives: HashMap<&str, Vec<&str>> = HashMap::new();
-    let mut sorted: Vec<_> = records.iter().collect();
-    sorted.sort_by_key(|record| (record.partition, record.offset));
-    for record in sorted {
+    for record in in_order(records) {
+        lives.entry(&record.key).or_default().push(record.event.as_deref().unwrap_or("unknown"));
+    }
+    for order in books.values() {
+        match lives.remove(order.as_str()) {
+            Some(events) if events == life => {}
+            Some(events) => findings.push(format!("order {order} has {events:?}")),
+            None => findings.push(format!("order {order} was answered and is not there")),
+        }
+    }
+    findings.extend(lives.keys().map(|order| format!("order {order} is there and was never answered")));
+    (records.len(), findings)
+}
+
+/// Every event once, in the order of its stream and of its store, with nothing missing.
+pub(crate) fn each_once_in_order(records: &[Record]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let (mut ids, mut versions) = (HashSet::new(), HashMap::<&str, u64>::new());
+    for record in in_order(records) {
         let place = format!("{}@{} ({})", record.partition, record.offset, record.key);
         if !ids.insert(&record.id) {
             findings.push(format!("twice: {place}"));
@@ -31,25 +45,19 @@ pub(crate) fn topic(records: &[Record], books: &Books, life: [&str; 2]) -> Findi
         if *version != record.version {
             findings.push(format!("version {} where {version} should be: {place}", record.version));
         }
-        lives.entry(&record.key).or_default().push(record.event.as_deref().unwrap_or("unknown"));
     }
     let mut sequences: Vec<_> = records.iter().map(|record| record.sequence).collect();
     sequences.sort_unstable();
-    for (sequence, expected) in sequences.iter().zip(1..) {
-        if *sequence != expected {
-            findings.push(format!("missing: sequence {expected}, the next one is {sequence}"));
-            break;
-        }
+    if let Some((found, expected)) = sequences.iter().zip(1..).find(|(found, expected)| *found != expected) {
+        findings.push(format!("missing: sequence {expected}, the next one is {found}"));
     }
-    for order in books.values() {
-        match lives.remove(order.as_str()) {
-            Some(events) if events == life => {}
-            Some(events) => findings.push(format!("order {order} has {events:?}")),
-            None => findings.push(format!("order {order} was answered and is not there")),
-        }
-    }
-    findings.extend(lives.keys().map(|order| format!("order {order} is there and was never answered")));
-    (records.len(), findings)
+    findings
+}
+
+fn in_order(records: &[Record]) -> Vec<&Record> {
+    let mut sorted: Vec<_> = records.iter().collect();
+    sorted.sort_by_key(|record| (record.partition, record.offset));
+    sorted
 }
 
 /// Each order charged once, and nothing else.
@@ -73,6 +81,17 @@ pub(crate) fn charges(ledger: &Path) -> anyhow::Result<HashMap<String, u64>> {
     let mut query = ledger.prepare("SELECT key, count(*) FROM charges WHERE reference IS NOT NULL GROUP BY key")?;
     let charges = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     Ok(charges)
+}
+
+/// How often each order was charged, and how many of these charges were not given back: by the gateway's ledger alone.
+pub(crate) fn charged_and_kept(ledger: &Path) -> anyhow::Result<HashMap<String, (i64, i64)>> {
+    let ledger = rusqlite::Connection::open(ledger)?;
+    let mut query = ledger.prepare(
+        "SELECT key, count(*), count(*) - (SELECT count(*) FROM refunds WHERE refunds.key = charges.key)
+         FROM charges WHERE reference IS NOT NULL GROUP BY key",
+    )?;
+    let moved = query.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    Ok(moved.collect::<Result<_, _>>()?)
 }
 
 /// Every event of the store once, at its position, and nothing else.

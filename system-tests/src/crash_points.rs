@@ -69,8 +69,7 @@ impl Point {
     pub(crate) fn meet(&self, world: &mut World, passes: u32) -> anyhow::Result<()> {
         let Self { service, step, disturbance, before } = self;
         if step == "SetAside" {
-            let topic = if *service == Kind::Orders { "payment-events" } else { "order-events" };
-            world.write_bad_records(topic, u64::from(passes) + 1)?;
+            world.write_bad_records(service.reads(), u64::from(passes) + 1)?;
         }
         let name = world.services.of(*service).name;
         let armed = format!("{before}\n{step} {disturbance:?} {} 1", if before.is_empty() { passes } else { 0 });
@@ -89,8 +88,7 @@ impl Point {
             ensure!(Instant::now() < deadline, "{} was not met within {MET:?}: {}", met(), service.last_lines());
             if step == "SetAside" {
                 // The first ones may have been read before it looked out for them.
-                let topic = if self.service == Kind::Orders { "payment-events" } else { "order-events" };
-                world.write_bad_records(topic, 1)?;
+                world.write_bad_records(self.service.reads(), 1)?;
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -136,25 +136,40 @@ pub(crate) fn repeat(url: &str, books: &Books, calls: usize) -> anyhow::Result<(
     Ok((calls.min(books.len()), findings))
 }
 
-fn agent() -> ureq::Agent {
+/// Calls as a caller does who gives up on one after a while.
+pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into()
 }
 
-/// Makes one call until it has an answer, with the same request id each time, as a careful caller does.
-#[expect(clippy::disallowed_methods, reason = "a short pause before it tries again")]
 fn place_until_answered(agent: &ureq::Agent, url: &str, request_id: &str) -> anyhow::Result<String> {
+    order_id(&until_answered(agent, url, &order(request_id))?)
+}
+
+fn place(agent: &ureq::Agent, url: &str, request_id: &str) -> anyhow::Result<String> {
+    order_id(&call(agent, url, &order(request_id))?)
+}
+
+fn order(request_id: &str) -> Value {
+    json!({"amount": 500, "requestId": request_id})
+}
+
+/// Makes one call until it has an answer, with the same body each time, as a careful caller does.
+#[expect(clippy::disallowed_methods, reason = "a short pause before it tries again")]
+pub(crate) fn until_answered(agent: &ureq::Agent, url: &str, body: &Value) -> anyhow::Result<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match place(agent, url, request_id) {
-            Ok(order_id) => return Ok(order_id),
-            Err(error) if Instant::now() > deadline => return Err(error.context(format!("placing {request_id}"))),
+        match call(agent, url, body) {
+            Ok(answer) => return Ok(answer),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("{url} with {body}"))),
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
     }
 }
 
-fn place(agent: &ureq::Agent, url: &str, request_id: &str) -> anyhow::Result<String> {
-    let order: Value =
-        agent.post(url).send_json(json!({"amount": 500, "requestId": request_id}))?.body_mut().read_json()?;
+fn call(agent: &ureq::Agent, url: &str, body: &Value) -> anyhow::Result<Value> {
+    Ok(agent.post(url).send_json(body)?.body_mut().read_json()?)
+}
+
+pub(crate) fn order_id(order: &Value) -> anyhow::Result<String> {
     order["orderId"].as_str().map(str::to_owned).context("an order without an id")
 }

@@ -8,20 +8,19 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
+
+use crate::load;
 
 /// Callers at the same time; each waits for its answer.
 const CALLERS: u64 = 6;
 
 /// The longest pause of a caller between two orders, in milliseconds.
 const PAUSE: u64 = 80;
-
-/// How long one caller keeps repeating one call.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Amounts, how often of a hundred, and what becomes of their orders unless they are cancelled.
 const AMOUNTS: [(i64, u32, &str); 8] = [
@@ -85,7 +84,7 @@ impl MixedLoad {
             .map(|caller| {
                 let (stop, placed, books) = (Arc::clone(&stop), Arc::clone(&placed), Arc::clone(&books));
                 let mut calls = Caller {
-                    agent: ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into(),
+                    agent: load::agent(),
                     url: url.to_owned(),
                     chance: fastrand::Rng::with_seed(seed.wrapping_mul(CALLERS).wrapping_add(caller)),
                 };
@@ -133,21 +132,22 @@ impl Caller {
         let amount = self.amount();
         let body = json!({"amount": amount, "requestId": request_id});
         let url = self.url.clone();
-        let first = self.until_answered(&url, &body)?;
+        let first = load::until_answered(&self.agent, &url, &body)?;
         if self.chance.u32(..100) < REPEATED {
-            let again = self.until_answered(&url, &body)?;
+            let again = load::until_answered(&self.agent, &url, &body)?;
             ensure!(
                 as_taken(&again) == as_taken(&first),
                 "{request_id} was answered with {first}, and then with {again}"
             );
         }
-        let order = order_id(&first)?;
+        let order = load::order_id(&first)?;
         let cancelled = self.chance.u32(..100) < CANCELLED;
         if cancelled {
             if self.chance.bool() {
                 thread::sleep(Duration::from_millis(self.chance.u64(..300)));
             }
-            let again = order_id(&self.until_answered(&format!("{url}/{order}/cancel"), &json!({}))?)?;
+            let again =
+                load::order_id(&load::until_answered(&self.agent, &format!("{url}/{order}/cancel"), &json!({}))?)?;
             ensure!(again == order, "the cancellation of {order} was answered with {again}");
         }
         thread::sleep(Duration::from_millis(self.chance.u64(..PAUSE)));
@@ -164,24 +164,6 @@ impl Caller {
         }
         AMOUNTS[0].0
     }
-
-    /// Makes one call until it has an answer, as a careful caller does.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it tries again")]
-    fn until_answered(&self, url: &str, body: &Value) -> anyhow::Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.agent.post(url).send_json(body).map_err(anyhow::Error::from);
-            match answer.and_then(|mut answer| Ok(answer.body_mut().read_json::<Value>()?)) {
-                Ok(order) => return Ok(order),
-                Err(error) if Instant::now() > deadline => bail!("{url} with {body}: {error:#}"),
-                Err(_) => thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-}
-
-fn order_id(order: &Value) -> anyhow::Result<String> {
-    order["orderId"].as_str().map(str::to_owned).context("an order without an id")
 }
 
 /// The part of an answer that says how the order was taken; what has become of it since may differ.

@@ -22,6 +22,16 @@ pub(crate) enum Kind {
     Payments,
 }
 
+impl Kind {
+    /// The topic that it reads.
+    pub(crate) fn reads(self) -> &'static str {
+        match self {
+            Self::Orders => "payment-events",
+            Self::Payments => "order-events",
+        }
+    }
+}
+
 /// Builds both programs, and returns the directory they are in.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
     build_with(&["kafka-tls"])

@@ -2,7 +2,7 @@
 //! itself, both audits find nothing, and a foreign reader sees just what the callers were answered.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs,
     path::Path,
     thread,
@@ -17,9 +17,9 @@ use rdkafka::{
 use serde_json::Value;
 
 use crate::{
-    load,
+    checks, load,
     mixed_load::{Books, MixedLoad},
-    reader::{Reader, Record},
+    reader::Reader,
     services::Services,
 };
 
@@ -133,8 +133,8 @@ impl World {
     pub(crate) fn compare_books(&self, reader: &Reader) -> anyhow::Result<(usize, Vec<String>)> {
         let orders = reader.read(&self.brokers, "order-events")?;
         let payments = reader.read(&self.brokers, "payment-events")?;
-        let mut findings = each_once_in_order(&orders);
-        findings.extend(each_once_in_order(&payments));
+        let mut findings = checks::each_once_in_order(&orders);
+        findings.extend(checks::each_once_in_order(&payments));
         let mut ends: HashMap<&str, &str> = HashMap::new();
         let mut created: HashMap<&str, u32> = HashMap::new();
         for record in &orders {
@@ -155,7 +155,7 @@ impl World {
                 }
             }
         }
-        let moved = charged_and_kept(&self.services.payments.file("charges.db"))?;
+        let moved = checks::charged_and_kept(&self.services.payments.file("charges.db"))?;
         for (order, end) in &ends {
             let expected = (1, i64::from(*end == "order_paid"));
             match moved.get(*order) {
@@ -186,38 +186,6 @@ impl World {
     }
 }
 
-/// How often each order was charged, and how many of these charges were not given back: by the gateway's ledger alone.
-fn charged_and_kept(ledger: &Path) -> anyhow::Result<HashMap<String, (i64, i64)>> {
-    let ledger = rusqlite::Connection::open(ledger)?;
-    let mut query = ledger.prepare(
-        "SELECT key, count(*), count(*) - (SELECT count(*) FROM refunds WHERE refunds.key = charges.key)
-         FROM charges WHERE reference IS NOT NULL GROUP BY key",
-    )?;
-    let moved = query.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
-    Ok(moved.collect::<Result<_, _>>()?)
-}
-
 fn get(url: &str) -> Option<Value> {
     ureq::get(url).call().ok()?.body_mut().read_json().ok()
-}
-
-/// Every event once, in the order of its stream and of its store, with nothing missing.
-fn each_once_in_order(records: &[Record]) -> Vec<String> {
-    let mut findings = Vec::new();
-    let (mut ids, mut versions) = (HashSet::new(), HashMap::<&str, u64>::new());
-    let mut sorted: Vec<_> = records.iter().collect();
-    sorted.sort_by_key(|record| (record.partition, record.offset));
-    for record in sorted {
-        let version = versions.entry(&record.key).or_default();
-        *version += 1;
-        if *version != record.version || !ids.insert(&record.id) || record.id != record.event_id {
-            findings.push(format!("{record:?} is not version {version} of its order"));
-        }
-    }
-    let mut sequences: Vec<_> = records.iter().map(|record| record.sequence).collect();
-    sequences.sort_unstable();
-    if let Some((found, wanted)) = sequences.iter().zip(1..).find(|(found, wanted)| **found != *wanted) {
-        findings.push(format!("sequence {found} stands where {wanted} should"));
-    }
-    findings
 }
