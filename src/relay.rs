@@ -28,6 +28,7 @@ use crate::{
     metrics::RelayMetrics,
     service::{
         backoff::Backoff,
+        pace::Pace,
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },
@@ -37,6 +38,11 @@ use crate::{
 /// How many events share one transaction at most. A transaction costs the broker about the same
 /// whether it holds one or five hundred.
 const BATCH: usize = 500;
+
+/// The average time between transactions while events keep coming, and how many may follow each other at once: each
+/// one costs some fifty switches of threads here, and a marker in each partition for good.
+const TRANSACTION: Duration = Duration::from_millis(10);
+const BURST: u32 = 5;
 
 /// How often the number of partitions is looked at. Until then nothing goes astray: every record names its partition.
 const CHECK: Duration = Duration::from_secs(5);
@@ -226,6 +232,7 @@ impl Relay {
 
         let mut head = self.store.head();
         let mut checked = Instant::now();
+        let mut pace = Pace::new(TRANSACTION, BURST);
         loop {
             stop.block_on(head.wait_for(|head| *head > position))
                 .ok_or(Ending::Stop)?
@@ -233,6 +240,9 @@ impl Relay {
             if checked.elapsed() > CHECK {
                 self.check(topics::partitions(&self.client, &self.topic.name)?.unwrap_or(partitions))?;
                 checked = Instant::now();
+            }
+            if head.borrow().0 - position.0 < BATCH as u64 {
+                stop.sleep(pace.next(Instant::now()));
             }
             let events = self.store.read_all_blocking(position, BATCH)?;
             let Some((last, last_id)) = events.last().map(|event| (event.position, event.id)) else { continue };

@@ -10,6 +10,7 @@ pub mod listener;
 pub mod log;
 pub mod message_json;
 pub mod metrics;
+pub mod pace;
 pub mod page;
 pub mod spans;
 pub mod stop;
