@@ -42,6 +42,10 @@ use crate::{
 /// How many calls to the gateway are under way at most.
 const CONCURRENCY: usize = 256;
 
+/// How often it is looked for what is due, at least; and while there is a backlog, when each look finds plenty.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AT_BACKLOG: Duration = Duration::from_millis(20);
+
 /// How long one call may take. Then its outcome is unknown, and it is made again later.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -127,58 +131,64 @@ impl<G: Gateway> Charging<G> {
         let mut head = self.store.head();
         let mut under_way = HashSet::new();
         let mut calls: JoinSet<Ended> = JoinSet::new();
-        let mut look_at = tokio::time::Instant::now();
+        let (mut look_at, mut is_backlog) = (tokio::time::Instant::now(), false);
         loop {
             tokio::select! {
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
-                    // One that is settled makes nothing due; but something may have waited for its place.
-                    if is_settled(&mut under_way, ended) && calls.len() + 1 < CONCURRENCY {
+                    // One that is settled makes nothing due.
+                    if is_settled(&mut under_way, ended) || is_backlog {
                         continue;
                     }
                 }
-                changed = head.changed(), if calls.len() < CONCURRENCY => {
+                changed = head.changed(), if !is_backlog => {
                     if changed.is_err() {
                         break; // the store is closed
                     }
                 }
-                () = tokio::time::sleep_until(look_at), if calls.len() < CONCURRENCY => {}
+                () = tokio::time::sleep_until(look_at) => {}
             }
             head.mark_unchanged();
-            let next = self.start_due(&mut calls, &mut under_way).await;
+            let next;
+            (next, is_backlog) = self.start_due(&mut calls, &mut under_way).await;
             look_at = tokio::time::Instant::now() + next;
         }
         let _ = tokio::time::timeout(DRAIN, async { while calls.join_next().await.is_some() {} }).await;
         Ok(())
     }
 
-    /// Starts calls for what is due, and returns when to look again.
-    async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> Duration {
-        const LOOK_AGAIN: Duration = Duration::from_secs(1);
+    /// Starts calls for what is due. Returns when to look again, and whether there is a backlog: more is due than may be
+    /// under way.
+    async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> (Duration, bool) {
+        if calls.len() >= CONCURRENCY {
+            return (LOOK_AT_BACKLOG, true);
+        }
         // Those under way may come first in the table: they are due until their outcome is recorded.
-        let limit = CONCURRENCY + under_way.len();
-        let waiting = match self.store.read(move |table| payments_table::waiting(table, limit)).await {
+        let limit = CONCURRENCY + under_way.len() + 1;
+        let now = SystemTime::now();
+        let waiting = match self.store.read(move |table| payments_table::waiting(table, now, limit)).await {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::error!(error = chain(&error), "cannot look for payments that are due");
-                return LOOK_AGAIN;
+                return (LOOK_AGAIN, false);
             }
         };
         for payment in waiting {
-            let wait = payment.due.duration_since(SystemTime::now()).unwrap_or_default();
-            if !wait.is_zero() {
-                return wait;
+            if payment.due > now {
+                return (payment.due.duration_since(SystemTime::now()).unwrap_or_default(), false);
+            }
+            if under_way.contains(&payment.order) {
+                continue;
             }
             if calls.len() >= CONCURRENCY {
-                break;
+                return (LOOK_AT_BACKLOG, true);
             }
-            if under_way.insert(payment.order) {
-                let (store, gateway) = (self.store.clone(), Arc::clone(&self.gateway));
-                let call = Call { store, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
-                calls.spawn(async move { Ended { order: payment.order, settled: call.run().await } });
-            }
+            under_way.insert(payment.order);
+            let (store, gateway) = (self.store.clone(), Arc::clone(&self.gateway));
+            let call = Call { store, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
+            calls.spawn(async move { Ended { order: payment.order, settled: call.run().await } });
         }
-        LOOK_AGAIN
+        (LOOK_AGAIN, false)
     }
 }
 

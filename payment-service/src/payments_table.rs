@@ -88,17 +88,23 @@ pub(crate) struct Waiting {
     pub(crate) due: SystemTime,
 }
 
-/// Up to `limit` payments that wait for the gateway, those that are due first before the others.
-pub(crate) fn waiting(table: &Connection, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
-    table
-        .prepare_cached(
-            "SELECT order_id, failed_attempts, due_time FROM payments
-             WHERE due_time IS NOT NULL ORDER BY due_time LIMIT ?1",
-        )?
-        .query_map([limit], |row| {
-            Ok(Waiting { order: StreamId(row.get(0)?), failed_attempts: row.get(1)?, due: from_micros(row.get(2)?) })
-        })?
-        .collect()
+/// Up to `limit` payments that wait for the gateway, those that are due first before the others; the first one that is
+/// not due yet is the last.
+pub(crate) fn waiting(table: &Connection, now: SystemTime, limit: usize) -> rusqlite::Result<Vec<Waiting>> {
+    let mut statement = table.prepare_cached(
+        "SELECT order_id, failed_attempts, due_time FROM payments
+         WHERE due_time IS NOT NULL ORDER BY due_time LIMIT ?1",
+    )?;
+    let mut rows = statement.query([limit])?;
+    let mut waiting = Vec::new();
+    while let Some(row) = rows.next()? {
+        let due = from_micros(row.get(2)?);
+        waiting.push(Waiting { order: StreamId(row.get(0)?), failed_attempts: row.get(1)?, due });
+        if due > now {
+            break;
+        }
+    }
+    Ok(waiting)
 }
 
 /// One payment, while it waits for the gateway.
@@ -184,9 +190,12 @@ mod tests {
         for (order, after) in orders.iter().zip([2, 0, 1]) {
             PaymentsTable.apply(&table, &event(*order, start + second * after, &requested)).expect("applied");
         }
-        let due =
-            |limit| -> Vec<_> { waiting(&table, limit).expect("reads").iter().map(|payment| payment.order).collect() };
+        let by = |now, limit| -> Vec<_> {
+            waiting(&table, now, limit).expect("reads").iter().map(|payment| payment.order).collect()
+        };
+        let due = |limit| by(start + second * 99, limit);
         assert_eq!(due(9), [orders[1], orders[2], orders[0]]);
+        assert_eq!(by(start, 9), [orders[1], orders[2]], "one is due, and then comes the next");
         assert_eq!(due(1), [orders[1]]);
 
         postpone(&table, orders[1], start + second * 9).expect("postponed");
