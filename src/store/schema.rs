@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, config::DbConfig};
 use uuid::Uuid;
 
 use super::{
@@ -190,6 +190,8 @@ fn check_and_prepare<T: ReadTable>(
     check(&connection, path, owner)?;
     rebuild::prepare(&mut connection, table, anew)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // A statement is planned once, and not again for each value that it is given: SQLite would do that with `> ?1`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
 
     let id = id(&connection, path)?;
     Ok(Opened { id, head: head(&connection)?, event_types: event_types(&connection)?, connection, lock })
@@ -237,6 +239,7 @@ fn event_types(connection: &Connection) -> rusqlite::Result<HashSet<String>> {
 }
 
 pub(super) fn head(connection: &Connection) -> rusqlite::Result<Position> {
-    let head: Option<i64> = connection.query_row("SELECT max(position) FROM events", [], |row| row.get(0))?;
+    let head: Option<i64> =
+        connection.prepare_cached("SELECT max(position) FROM events")?.query_row([], |row| row.get(0))?;
     Ok(Position(head.unwrap_or(0).unsigned_abs()))
 }
