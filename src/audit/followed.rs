@@ -1,21 +1,24 @@
 //! The followed topic beside the store, stream by stream: whether each record has had its effect, once.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::mpsc, thread};
 
 use super::{
     Audit, AuditError, Besides, Finding, Findings, Progress,
-    scratch::{Heard, Scratch},
+    scratch::{Heard, Scratch, Sorted},
 };
 use crate::{
     aggregate::{Aggregate, Payload as _},
     event::{Event, EventId, StreamId},
     inbox::{Asked, Reader},
     kafka::{dead_letters, partition_log::PartitionLog, topics},
-    store::Snapshot,
+    store::{ReadError, Snapshot},
 };
 
 /// How many events are read from the store at a time.
 const BATCH: usize = 5000;
+
+/// How many batches wait to be judged.
+const READ_AHEAD: usize = 1;
 
 /// All that is known of one stream at the moment that the audit is of.
 #[derive(Debug)]
@@ -48,33 +51,48 @@ impl Followed {
         let mut compared = Self { records, effects: 0, set_aside: scratch.count_set_aside()? };
 
         let mut progress = Progress::new("events compared with what led to them", moment.head.0);
-        let (mut events, mut last, mut heard_of) = (0, None, scratch.next_stream(None)?);
-        loop {
-            let streams = audit.log.read_streams(last, moment.head, BATCH)?;
-            for stream in &streams {
-                let Some(first) = stream.first() else { continue };
-                last = Some(first.stream);
-                // Those that the store knows nothing of come in between.
-                while let Some(unknown) = heard_of.filter(|other| *other < first.stream) {
-                    compared.effects += judge(audit, &scratch, unknown, &[], besides, found)?;
-                    heard_of = scratch.next_stream(heard_of)?;
+        let mut events = 0;
+        let mut statement = scratch.sorted()?;
+        let mut heard = Sorted::begin(&mut statement)?;
+        thread::scope(|scope| {
+            let (batches, read) = mpsc::sync_channel(READ_AHEAD);
+            scope.spawn(move || read_streams(audit, moment, &batches));
+            for streams in read {
+                for stream in streams? {
+                    let Some(first) = stream.first() else { continue };
+                    // Those that the store knows nothing of come in between.
+                    while let Some(unknown) = heard.stream().filter(|other| *other < first.stream) {
+                        compared.effects +=
+                            judge(audit, &scratch, unknown, &[], &heard.about(unknown)?, besides, found)?;
+                    }
+                    let about = heard.about(first.stream)?;
+                    compared.effects += judge(audit, &scratch, first.stream, &stream, &about, besides, found)?;
+                    events += stream.len() as u64;
+                    progress.at(events);
                 }
-                if heard_of == Some(first.stream) {
-                    heard_of = scratch.next_stream(heard_of)?;
-                }
-                compared.effects += judge(audit, &scratch, first.stream, stream, besides, found)?;
-                events += stream.len() as u64;
-                progress.at(events);
             }
-            if streams.is_empty() {
-                break;
+            while let Some(unknown) = heard.stream() {
+                compared.effects += judge(audit, &scratch, unknown, &[], &heard.about(unknown)?, besides, found)?;
             }
-        }
-        while let Some(unknown) = heard_of {
-            compared.effects += judge(audit, &scratch, unknown, &[], besides, found)?;
-            heard_of = scratch.next_stream(heard_of)?;
-        }
+            Ok::<_, AuditError>(())
+        })?;
         Ok(compared)
+    }
+}
+
+/// Reads all streams in the order of their ids, for as long as someone takes them.
+fn read_streams<A: Aggregate>(
+    audit: &Audit<A>,
+    moment: &Snapshot,
+    batches: &mpsc::SyncSender<Result<Vec<Vec<Event>>, ReadError>>,
+) {
+    let mut last = None;
+    loop {
+        let streams = audit.log.read_streams(last, moment.head, BATCH);
+        last = streams.as_ref().ok().and_then(|streams| Some(streams.last()?.first()?.stream));
+        if batches.send(streams).is_err() || last.is_none() {
+            break;
+        }
     }
 }
 
@@ -170,11 +188,11 @@ fn judge<A: Aggregate<Event: PartialEq>>(
     scratch: &Scratch,
     stream: StreamId,
     events: &[Event],
+    heard: &[Heard],
     besides: &mut impl Besides<A>,
     found: &mut Findings<'_>,
 ) -> Result<u64, AuditError> {
-    let heard = scratch.about(stream)?;
-    let case = Case { stream, events, heard: &heard };
+    let case = Case { stream, events, heard };
     let mut judgement =
         Judgement { topic: audit.followed, reader: audit.reader, case: &case, found, answered: HashSet::new() };
     let Some(state) = judgement.effects::<A>() else { return Ok(0) };

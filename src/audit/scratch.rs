@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, Rows, Statement, config::DbConfig, params};
 
 use crate::{
     event::{EventId, StreamId},
@@ -58,6 +58,7 @@ impl Scratch {
              ) WITHOUT ROWID;",
         )?;
         let _ = fs::remove_file(path);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in the store
         connection.execute_batch("BEGIN")?; // one transaction, which nothing ever ends
         Ok(Self(connection))
     }
@@ -104,31 +105,53 @@ impl Scratch {
         self.0.query_row("SELECT count(*) FROM set_aside WHERE failures > retried", [], |row| row.get(0))
     }
 
-    /// What was heard about a stream, in the order in which it was.
-    pub(super) fn about(&self, stream: StreamId) -> rusqlite::Result<Vec<Heard>> {
-        let heard = |row: &Row<'_>| {
-            Ok(Heard {
-                partition: row.get(0)?,
-                offset: row.get(1)?,
-                id: EventId(row.get(2)?),
-                event_type: row.get(3)?,
-                payload: row.get(4)?,
-            })
-        };
-        self.0
-            .prepare_cached(
-                "SELECT partition, offset, id, type, payload FROM heard WHERE stream = ?1 ORDER BY partition, offset",
-            )?
-            .query_map([stream.0], heard)?
-            .collect()
+    /// All that was heard; to be gone through with [`Sorted`].
+    pub(super) fn sorted(&self) -> rusqlite::Result<Statement<'_>> {
+        let columns = "stream, partition, offset, id, type, payload";
+        self.0.prepare(&format!("SELECT {columns} FROM heard ORDER BY stream, partition, offset"))
+    }
+}
+
+/// What was heard, stream by stream in the order of their ids.
+pub(super) struct Sorted<'a> {
+    rows: Rows<'a>,
+    next: Option<(StreamId, Heard)>,
+}
+
+impl<'a> Sorted<'a> {
+    pub(super) fn begin(statement: &'a mut Statement<'_>) -> rusqlite::Result<Self> {
+        let mut sorted = Self { rows: statement.query([])?, next: None };
+        sorted.advance()?;
+        Ok(sorted)
     }
 
-    /// The next stream after one, in the order of their ids, of which something was heard.
-    pub(super) fn next_stream(&self, after: Option<StreamId>) -> rusqlite::Result<Option<StreamId>> {
-        let after = after.map(|stream| stream.0.as_bytes().to_vec()).unwrap_or_default();
-        self.0
-            .prepare_cached("SELECT stream FROM heard WHERE stream > ?1 ORDER BY stream LIMIT 1")?
-            .query_row([after], |row| row.get(0).map(StreamId))
-            .optional()
+    /// The next stream of which something was heard.
+    pub(super) fn stream(&self) -> Option<StreamId> {
+        self.next.as_ref().map(|(stream, _)| *stream)
+    }
+
+    /// What was heard about a stream that is the next one or comes before it; by partition and offset.
+    pub(super) fn about(&mut self, stream: StreamId) -> rusqlite::Result<Vec<Heard>> {
+        let mut about = Vec::new();
+        while let Some((_, heard)) = self.next.take_if(|(next, _)| *next == stream) {
+            about.push(heard);
+            self.advance()?;
+        }
+        Ok(about)
+    }
+
+    fn advance(&mut self) -> rusqlite::Result<()> {
+        let heard = |row: &Row<'_>| -> rusqlite::Result<_> {
+            let heard = Heard {
+                partition: row.get(1)?,
+                offset: row.get(2)?,
+                id: EventId(row.get(3)?),
+                event_type: row.get(4)?,
+                payload: row.get(5)?,
+            };
+            Ok((StreamId(row.get(0)?), heard))
+        };
+        self.next = self.rows.next()?.map(heard).transpose()?;
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use event_sourcing::event::{StreamId, to_micros};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, config::DbConfig, params};
 
 /// A line of the statement: a charge or a refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ impl Statement {
         let open = || {
             let ledger = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             ledger.busy_timeout(Duration::from_secs(5))?;
+            ledger.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in the store
+            ledger.execute_batch("BEGIN")?; // one look at the file, instead of one for each question
             Ok(Self { ledger, until: to_micros(until) })
         };
         open().map_err(|source| StatementError { path: path.to_owned(), source })
