@@ -54,7 +54,8 @@ impl Step {
     pub const fn disturbances(self) -> &'static [Disturbance] {
         use Disturbance::{CrashAfter, CrashBefore, Fail, LoseAnswer, Repeat};
         match self {
-            Self::Append | Self::Answer => &[CrashBefore, CrashAfter],
+            Self::Answer => &[CrashBefore, CrashAfter],
+            Self::Append => &[CrashBefore, CrashAfter, Fail],
             Self::Open | Self::Begin | Self::Drain | Self::Commit => {
                 &[CrashBefore, CrashAfter, Repeat, LoseAnswer, Fail]
             }
@@ -87,7 +88,7 @@ pub fn around<T, E>(
     mut action: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     before(&step);
-    if disturbs(&step, Disturbance::Fail) {
+    if fails(&step) {
         return Err(failure());
     }
     if disturbs(&step, Disturbance::Repeat) {
@@ -105,7 +106,7 @@ pub async fn around_async<T, E, F: Future<Output = Result<T, E>>>(
     action: impl Fn() -> F,
 ) -> Result<T, E> {
     before(&step);
-    if disturbs(&step, Disturbance::Fail) {
+    if fails(&step) {
         return Err(failure());
     }
     if disturbs(&step, Disturbance::Repeat) {
@@ -121,6 +122,11 @@ pub fn before(step: impl Debug) {
     if disturbs(&step, Disturbance::CrashBefore) {
         std::process::abort();
     }
+}
+
+/// Whether a step is not to be done.
+pub fn fails(step: impl Debug) -> bool {
+    disturbs(&step, Disturbance::Fail)
 }
 
 /// A step has ended that only a crash disturbs.

@@ -135,6 +135,9 @@ impl<T: ReadTable> Writer<T> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         // Asked each time: a commit that was reported as failed may have come to light.
         let mut head = schema::head(&self.connection)?;
+        if fault::fails(Step::Append) {
+            return Err(failure(ffi::SQLITE_FULL));
+        }
         if waiting.len() == 0 {
             self.connection.execute_batch(PROBE_WRITE)?;
         }
@@ -153,8 +156,7 @@ impl<T: ReadTable> Writer<T> {
                 }
             }
         }
-        let failed = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None);
-        fault::around(Step::Sync, failed, || self.connection.execute_batch("COMMIT"))?;
+        fault::around(Step::Sync, || failure(ffi::SQLITE_IOERR_FSYNC), || self.connection.execute_batch("COMMIT"))?;
         Ok(head)
     }
 
@@ -274,4 +276,8 @@ pub(super) fn keep_fact(connection: &Connection, key: &str, value: &str) -> rusq
 pub(super) fn forget_fact(connection: &Connection, key: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM facts WHERE key = ?1")?.execute([key])?;
     Ok(())
+}
+
+fn failure(code: i32) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
 }

@@ -222,10 +222,11 @@ fn happen(
             Ok((format!("wire: {wire:?}{met}"), format!("{wire:?} of {times} {request}{met}")))
         }
         Fault::Disk => {
-            world.services.of(kind).arm("Sync Fail 0 1000000")?;
+            let (step, how) = if chance.bool() { ("Append", "full") } else { ("Sync", "failing") };
+            world.services.of(kind).arm(&format!("{step} Fail 0 1000000"))?;
             thread::sleep(lasting);
             world.services.of(kind).disarm();
-            Ok((format!("disk of {name} failing"), format!("disk of {name} failing for {lasting:?}")))
+            Ok((format!("disk of {name} {how}"), format!("disk of {name} {how} for {lasting:?}")))
         }
         Fault::Gateway => {
             let how = ["Fail", "LoseAnswer", "Repeat"][chance.usize(..3)];
