@@ -162,6 +162,12 @@ impl Service {
         !self.faults.exists()
     }
 
+    /// Whether a line that begins like this has not come yet.
+    pub(crate) fn looks_out_for(&self, beginning: &str) -> bool {
+        let armed = fs::read_to_string(&self.faults).unwrap_or_default();
+        armed.lines().any(|line| line.starts_with(beginning))
+    }
+
     /// Takes back what has not come.
     pub(crate) fn disarm(&self) {
         let _ = fs::remove_file(&self.faults);
