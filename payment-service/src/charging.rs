@@ -42,9 +42,11 @@ use crate::{
 /// How many calls to the gateway are under way at most.
 const CONCURRENCY: usize = 256;
 
-/// How often it is looked for what is due, at least; and while there is a backlog, when each look finds plenty.
+/// How many are left of a full house when it is filled again from a backlog: each look costs as much as some calls.
+const REFILLED: usize = CONCURRENCY / 2;
+
+/// How often it is looked for what is due, at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-const LOOK_AT_BACKLOG: Duration = Duration::from_millis(20);
 
 /// How long one call may take. Then its outcome is unknown, and it is made again later.
 const CALL: Duration = Duration::from_secs(30);
@@ -136,8 +138,8 @@ impl<G: Gateway> Charging<G> {
             tokio::select! {
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
-                    // One that is settled makes nothing due.
-                    if is_settled(&mut under_way, ended) || is_backlog {
+                    let is_settled = is_settled(&mut under_way, ended); // then it makes nothing due
+                    if if is_backlog { calls.len() > REFILLED } else { is_settled } {
                         continue;
                     }
                 }
@@ -157,15 +159,10 @@ impl<G: Gateway> Charging<G> {
         Ok(())
     }
 
-    /// Starts calls for what is due. Returns when to look again, and whether there is a backlog: more is due than may be
-    /// under way.
+    /// Starts calls for what is due. Returns when to look again, and whether there is a backlog.
     async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> (Duration, bool) {
-        if calls.len() >= CONCURRENCY {
-            return (LOOK_AT_BACKLOG, true);
-        }
-        // Those under way may come first in the table: they are due until their outcome is recorded.
-        let limit = CONCURRENCY + under_way.len() + 1;
         let now = SystemTime::now();
+        let limit = limit(under_way);
         let waiting = match self.store.read(move |table| payments_table::waiting(table, now, limit)).await {
             Ok(waiting) => waiting,
             Err(error) => {
@@ -173,22 +170,40 @@ impl<G: Gateway> Charging<G> {
                 return (LOOK_AGAIN, false);
             }
         };
-        for payment in waiting {
-            if payment.due > now {
-                return (payment.due.duration_since(SystemTime::now()).unwrap_or_default(), false);
-            }
-            if under_way.contains(&payment.order) {
-                continue;
-            }
-            if calls.len() >= CONCURRENCY {
-                return (LOOK_AT_BACKLOG, true);
-            }
+        let next = next(&waiting, now, under_way, CONCURRENCY.saturating_sub(calls.len()));
+        for payment in next.start {
             under_way.insert(payment.order);
             let (store, gateway) = (self.store.clone(), Arc::clone(&self.gateway));
             let call = Call { store, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
             calls.spawn(async move { Ended { order: payment.order, settled: call.run().await } });
         }
-        (LOOK_AGAIN, false)
+        (next.look_again, next.is_backlog)
+    }
+}
+
+/// How many payments have to be looked at to find whatever may be started, and one more if there is one.
+fn limit(under_way: &HashSet<StreamId>) -> usize {
+    // Those under way may come first in the table: they are due until their outcome is recorded.
+    CONCURRENCY + under_way.len() + 1
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+struct Next {
+    start: Vec<Waiting>,
+    look_again: Duration,
+    /// Whether more is due than there were places for.
+    is_backlog: bool,
+}
+
+fn next(waiting: &[Waiting], now: SystemTime, under_way: &HashSet<StreamId>, places: usize) -> Next {
+    let due = waiting.iter().filter(|payment| payment.due <= now && !under_way.contains(&payment.order));
+    let is_backlog = due.clone().count() > places;
+    let later = waiting.iter().filter_map(|payment| payment.due.duration_since(now).ok()).find(|wait| !wait.is_zero());
+    Next {
+        start: due.take(places).copied().collect(),
+        look_again: later.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
+        is_backlog,
     }
 }
 
@@ -342,5 +357,40 @@ impl<G: Gateway> Call<G> {
         if postponed.is_err() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(count: usize, due: SystemTime) -> Vec<Waiting> {
+        (0..count).map(|_| Waiting { order: StreamId::generate(), failed_attempts: 0, due }).collect()
+    }
+
+    #[test]
+    fn as_many_are_started_as_there_are_places_and_a_backlog_is_known() {
+        let now = SystemTime::now();
+        let under_way = HashSet::new();
+        let due = waiting(limit(&under_way), now);
+        let next_of = |waiting| next(waiting, now, &under_way, CONCURRENCY);
+        let full = next_of(&due);
+        assert_eq!((full.start.len(), full.is_backlog), (CONCURRENCY, true));
+        let all = next_of(&due[1..]);
+        assert_eq!((all.start.len(), all.is_backlog), (CONCURRENCY, false));
+        assert_eq!(next(&due, now, &under_way, 0), Next { start: vec![], look_again: LOOK_AGAIN, is_backlog: true });
+    }
+
+    #[test]
+    fn those_under_way_take_nobodys_place_and_what_is_due_later_is_looked_for_then() {
+        let now = SystemTime::now();
+        let mut payments = waiting(3, now);
+        payments.extend(waiting(1, now + Duration::from_millis(300)));
+        let under_way = HashSet::from([payments[0].order, payments[2].order]);
+        let look_again = Duration::from_millis(300);
+        let expected = Next { start: vec![payments[1]], look_again, is_backlog: false };
+        assert_eq!(next(&payments, now, &under_way, 1), expected);
+        let far = waiting(1, now + Duration::from_secs(40));
+        assert_eq!(next(&far, now, &under_way, 1).look_again, LOOK_AGAIN);
     }
 }
