@@ -135,10 +135,9 @@ impl<T: ReadTable> Writer<T> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         // Asked each time: a commit that was reported as failed may have come to light.
         let mut head = schema::head(&self.connection)?;
-        if fault::fails(Step::Append) {
-            return Err(failure(ffi::SQLITE_FULL));
-        }
+        let full = || fault::fails(Step::Append).then(|| failure(ffi::SQLITE_FULL)).map_or(Ok(()), Err);
         if waiting.len() == 0 {
+            full()?;
             self.connection.execute_batch(PROBE_WRITE)?;
         }
         for Request { commit, answer } in waiting.by_ref() {
@@ -148,7 +147,7 @@ impl<T: ReadTable> Writer<T> {
                 Err(error) => Err(error),
             };
             fault::after(Step::Append);
-            match staged {
+            match full().and(staged) {
                 Ok(outcome) => answers.push((answer, outcome)),
                 Err(error) => {
                     answers.push((answer, Ok(head)));
