@@ -68,6 +68,9 @@ impl Stop {
 
     /// Sleeps on a thread that may block; less when the request comes first.
     pub fn sleep(&self, duration: Duration) {
+        if duration.is_zero() {
+            return; // the timer's shortest sleep is a millisecond
+        }
         self.runtime.block_on(async {
             let _ = tokio::time::timeout(duration, self.token.cancelled()).await;
         });
