@@ -17,9 +17,6 @@ use crate::{
 /// How many events are read from the store at a time.
 const BATCH: usize = 5000;
 
-/// How many batches wait to be judged.
-const READ_AHEAD: usize = 1;
-
 /// All that is known of one stream at the moment that the audit is of.
 #[derive(Debug)]
 pub struct Case<'a> {
@@ -55,8 +52,8 @@ impl Followed {
         let mut statement = scratch.sorted()?;
         let mut heard = Sorted::begin(&mut statement)?;
         thread::scope(|scope| {
-            let (batches, read) = mpsc::sync_channel(READ_AHEAD);
-            scope.spawn(move || read_streams(audit, moment, &batches));
+            let (batches, read) = mpsc::sync_channel(0); // whose sender is one batch ahead
+            let reading = scope.spawn(move || read_streams(audit, moment, &batches));
             for streams in read {
                 for stream in streams? {
                     let Some(first) = stream.first() else { continue };
@@ -71,6 +68,7 @@ impl Followed {
                     progress.at(events);
                 }
             }
+            reading.join().map_err(|_panic| AuditError::Panicked)?;
             while let Some(unknown) = heard.stream() {
                 compared.effects += judge(audit, &scratch, unknown, &[], &heard.about(unknown)?, besides, found)?;
             }

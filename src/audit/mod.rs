@@ -112,8 +112,8 @@ pub enum AuditError {
     /// The records of the followed topic could not be sorted.
     #[error("cannot sort the records that were followed, in a file beside the store")]
     Scratch(#[from] rusqlite::Error),
-    /// The thread that read the followed topic panicked.
-    #[error("the reading of the followed topic panicked; the panic was printed above")]
+    /// A thread that reads what is compared panicked.
+    #[error("the reading of what is compared panicked; the panic was printed above")]
     Panicked,
     /// What the service itself is compared with could not be read.
     #[error("{0}")]

@@ -43,6 +43,13 @@ impl Scratch {
     pub(super) fn open(log: &Log) -> rusqlite::Result<Self> {
         let path = log.path_beside(&format!("-audit-{}", std::process::id()));
         let connection = Connection::open(&path)?;
+        let scratch = Self::begin(connection)?;
+        let _ = fs::remove_file(path);
+        Ok(scratch)
+    }
+
+    fn begin(connection: Connection) -> rusqlite::Result<Self> {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in the store
         connection.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA journal_mode = OFF;
@@ -55,11 +62,9 @@ impl Scratch {
              CREATE TABLE set_aside (
                  partition INTEGER, offset INTEGER, failures INTEGER DEFAULT 0, retried INTEGER DEFAULT 0,
                  PRIMARY KEY (partition, offset)
-             ) WITHOUT ROWID;",
+             ) WITHOUT ROWID;
+             BEGIN", // one transaction, which nothing ever ends
         )?;
-        let _ = fs::remove_file(path);
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in the store
-        connection.execute_batch("BEGIN")?; // one transaction, which nothing ever ends
         Ok(Self(connection))
     }
 
@@ -132,6 +137,7 @@ impl<'a> Sorted<'a> {
 
     /// What was heard about a stream that is the next one or comes before it; by partition and offset.
     pub(super) fn about(&mut self, stream: StreamId) -> rusqlite::Result<Vec<Heard>> {
+        debug_assert!(self.stream().is_none_or(|next| next >= stream), "streams are asked for in order");
         let mut about = Vec::new();
         while let Some((_, heard)) = self.next.take_if(|(next, _)| *next == stream) {
             about.push(heard);
@@ -153,5 +159,36 @@ impl<'a> Sorted<'a> {
         };
         self.next = self.rows.next()?.map(heard).transpose()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_comes_stream_by_stream_and_record_by_record() {
+        let scratch = Connection::open_in_memory().and_then(Scratch::begin).expect("opens");
+        let mut streams = [(); 3].map(|()| StreamId::generate());
+        streams.sort();
+        let [first, second, third] = streams;
+        for (partition, offset, stream) in [(1, 7, third), (0, 9, first), (0, 8, third), (1, 6, third), (0, 2, second)]
+        {
+            let (id, payload) = (EventId::generate(), [].as_slice());
+            let record = Incoming { id, stream, event_type: "t", causation: None, traceparent: None, payload };
+            scratch.add(partition, offset, &record).expect("added");
+        }
+        let mut statement = scratch.sorted().expect("prepared");
+        let mut heard = Sorted::begin(&mut statement).expect("begun");
+        let mut about = |stream| -> (Option<StreamId>, Vec<(i32, i64)>) {
+            let next = heard.stream();
+            let about = heard.about(stream).expect("reads");
+            (next, about.iter().map(|heard| (heard.partition, heard.offset)).collect())
+        };
+        assert_eq!(about(StreamId(uuid::Uuid::nil())), (Some(first), vec![]), "nothing was heard of that");
+        assert_eq!(about(first), (Some(first), vec![(0, 9)]));
+        assert_eq!(about(second), (Some(second), vec![(0, 2)]));
+        assert_eq!(about(third), (Some(third), vec![(0, 8), (1, 6), (1, 7)]));
+        assert_eq!(about(third), (None, vec![]));
     }
 }

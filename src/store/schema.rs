@@ -190,7 +190,7 @@ fn check_and_prepare<T: ReadTable>(
     check(&connection, path, owner)?;
     rebuild::prepare(&mut connection, table, anew)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // A statement is planned once, and not again for each value that it is given: SQLite would do that with `> ?1`.
+    // A statement is planned once. Otherwise SQLite plans some of them, such as those with `LIMIT ?1`, for each use anew.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
 
     let id = id(&connection, path)?;

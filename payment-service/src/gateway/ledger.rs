@@ -14,7 +14,7 @@ use event_sourcing::{
     fault,
     money::Money,
 };
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, config::DbConfig, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -63,6 +63,7 @@ impl Ledger {
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in the store
         let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if application != APPLICATION_ID && (application != 0 || tables != 0) {
