@@ -12,7 +12,7 @@ use rdkafka::{
 use uuid::Uuid;
 
 use super::{
-    client::{self, ANSWER, Client, Consumer},
+    client::{self, Client, Consumer},
     record::Record,
     topics,
 };
@@ -90,7 +90,7 @@ impl<'a> Checkpoints<'a> {
 
     /// The newest one that is committed; `None` when there is none. A newer one may be under way.
     pub fn committed(&self) -> Result<Option<Checkpoint>, KafkaError> {
-        let (low, high) = self.consumer.fetch_watermarks(self.topic, PARTITION, ANSWER)?;
+        let (low, high) = topics::watermarks(&self.consumer, self.topic, PARTITION)?;
         self.newest(low, high)
     }
 

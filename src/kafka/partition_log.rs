@@ -3,7 +3,7 @@
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError};
 
 use super::{
-    client::{self, ANSWER, Client, Consumer},
+    client::{self, Client, Consumer},
     record::Received,
     topics,
 };
@@ -29,7 +29,7 @@ impl PartitionLog {
     /// partition ends before.
     pub(crate) fn open_until(client: &Client, topic: &str, partition: i32, end: i64) -> Result<Self, KafkaError> {
         let consumer = consumer(client)?;
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER)?;
+        let (low, high) = topics::watermarks(&consumer, topic, partition)?;
         Self { consumer, low, end: end.min(high) }.begin(topic, partition)
     }
 

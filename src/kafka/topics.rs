@@ -180,6 +180,25 @@ pub(crate) fn partitions_fact(topic: &str) -> String {
     format!("partitions of {topic}")
 }
 
+/// The first offset of a partition and the one after its last. A leader that has just become one needs a moment to know
+/// them (KIP-207), and librdkafka asks only three times.
+pub(crate) fn watermarks(reader: &Consumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match reader.fetch_watermarks(topic, partition, ANSWER) {
+            Err(error) if is_of_a_new_leader(&error) && Instant::now() < deadline => {
+                reader.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn is_of_a_new_leader(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, OffsetNotAvailable};
+    matches!(error.rdkafka_error_code(), Some(OffsetNotAvailable | LeaderNotAvailable | NotLeaderForPartition))
+}
+
 /// The first offset of a partition and the one after its last, once everything before that is decided.
 ///
 /// A `read_committed` reader ends where the first open transaction begins. That lasts for as long as a transaction may.
@@ -189,10 +208,10 @@ pub(crate) fn wait_until_decided(
     topic: &str,
     partition: i32,
 ) -> Result<(i64, i64), KafkaError> {
-    let (_, end) = client.ask(|consumer| consumer.fetch_watermarks(topic, partition, ANSWER))?;
+    let (_, end) = client.ask(|consumer| watermarks(consumer, topic, partition))?;
     let deadline = Instant::now() + DECIDED;
     loop {
-        let (low, decided) = reader.fetch_watermarks(topic, partition, ANSWER)?;
+        let (low, decided) = watermarks(reader, topic, partition)?;
         if decided >= end {
             return Ok((low, end));
         }

@@ -6,7 +6,7 @@ use event_sourcing::{
     event::{Event, EventId, NewEvent, Position, StreamId, Version, now},
     kafka::{
         dead_letters,
-        embedded::EmbeddedBroker,
+        embedded::{ApiKey, EmbeddedBroker, ErrorCode},
         record::{Record, Source},
         topics,
     },
@@ -106,6 +106,18 @@ async fn nothing_is_found_where_all_is_well() {
         eventually("all is read", || read() == 43);
         eventually("all is published", || audit(&directory, &broker).is_empty());
     }
+}
+
+/// The election of a leader is no reason to give an audit up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_new_is_waited_for() {
+    let broker = start_broker();
+    let (directory, store) = new_store();
+    let _relay = start_relay(&store, &broker);
+    say(&store, StreamId::generate(), "by a caller").await;
+    eventually("all is published", || audit(&directory, &broker).is_empty());
+    broker.fail(ApiKey::ListOffsets, &[ErrorCode::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE; 12]);
+    assert_found(&audit(&directory, &broker), &[]);
 }
 
 fn audit_offsets(directory: &TempDir) -> Vec<i64> {
