@@ -40,6 +40,9 @@ const BROKEN: u64 = 4000;
 /// more by themselves.
 const GATEWAY: Duration = Duration::from_millis(1200);
 
+/// What is measured after a fault.
+const RECOVERED: &str = "until an order is paid again after";
+
 /// What can happen.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -84,10 +87,13 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         let mut story = Vec::new();
         let went = one(seed, &mut cluster, &mut world, &mut times, &mut story);
         let went = went.and_then(|run| Ok((run.placed, run.findings, world.go_quiet(run.last_fault)?)));
-        let (placed, mut found, (settled, at_the_end)) = went.with_context(|| {
+        let went = went.with_context(|| {
             let _ = world.keep_logs(&ground.kept.join("logs"));
+            times.print(RECOVERED);
+            quiet.print("");
             format!("run {number}, seed {seed}, after {}:\n{}", story.join(", "), world.logs())
-        })?;
+        });
+        let (placed, mut found, (settled, at_the_end)) = went?;
         found.extend(at_the_end);
         orders += placed;
         quiet.add("quiet after the last fault".to_owned(), settled);
@@ -110,7 +116,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
             break;
         }
     }
-    times.print("until an order is paid again after");
+    times.print(RECOVERED);
     quiet.print("");
     println!("    {orders} orders, {} records that are no events, {events} events compared", world.bad_records);
     Ok(vec![("chaos", (events, findings))])
