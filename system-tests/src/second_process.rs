@@ -112,6 +112,7 @@ fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
     let start = |home: &Path| Service::start(programs, home, &brokers, Kind::Payments, &["--gateway-latency", "300"]);
     let orders = Service::start(programs, directory.path(), &brokers, Kind::Orders, &[])?;
     let mut first = start(&first_home)?;
+    first.wait_for_line(&["reading", "order-events"])?;
     let mut placed = orders.place("early", 50)?;
     first.freeze()?;
     first.copy_store(&second_home)?;
