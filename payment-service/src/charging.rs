@@ -139,7 +139,8 @@ impl<G: Gateway> Charging<G> {
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
                     let is_settled = is_settled(&mut under_way, ended); // then it makes nothing due
-                    if if is_backlog { calls.len() > REFILLED } else { is_settled } {
+                    let can_wait = if is_backlog { calls.len() > REFILLED } else { is_settled };
+                    if can_wait {
                         continue;
                     }
                 }

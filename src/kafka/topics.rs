@@ -187,7 +187,7 @@ pub(crate) fn watermarks(reader: &Consumer, topic: &str, partition: i32) -> Resu
     loop {
         match reader.fetch_watermarks(topic, partition, ANSWER) {
             Err(error) if is_of_a_new_leader(&error) && Instant::now() < deadline => {
-                reader.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
+                reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
             }
             answer => return answer,
         }
@@ -218,7 +218,7 @@ pub(crate) fn wait_until_decided(
         if Instant::now() > deadline {
             return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
         }
-        reader.poll(Duration::from_millis(20)); // nothing is assigned: it only waits
+        reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
     }
 }
 
