@@ -192,6 +192,46 @@ fn a_kill_at_any_point_of_an_orders_life_forgets_none_and_charges_none_twice() {
     }
 }
 
+/// The stores of version 0.1.0, with a refund that was still due: each order is as it was, each repeat has its old
+/// answer, and what was due is done.
+#[test]
+fn a_store_of_the_first_version_opens_and_continues() {
+    let place = Place::new();
+    std::fs::create_dir(place.data()).expect("a directory");
+    for store in ["orders", "payments", "charges"] {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data-0.1.0/{store}.sqlite"));
+        std::fs::copy(kept, place.data().join(format!("{store}.db"))).expect("copies");
+    }
+
+    let program = place.start();
+
+    for (order, state) in [
+        ("915c011f-0834-56c4-8f2d-782775d4223d", "PAID"),
+        ("eb9990ca-8182-5ed5-a9c5-40849749a99b", "PAYMENT_FAILED"),
+        ("250cce46-817c-5e14-83e2-979d5a231044", "REFUNDED"),
+        ("05c4f09d-66e1-51e0-b71a-9a10f691f626", "CANCELLING"), // its payment needs a review
+        ("01a21ccb-e261-7515-8a5a-34415cd43c9c", "PAID"),
+    ] {
+        assert_eq!(program.state(order), state, "{order}");
+    }
+    let due = "7c18ba5c-1332-5bc0-9487-468c1b62bec6";
+    eventually("the refund that was due is made", || program.state(due) == "REFUNDED");
+
+    let repeated = ureq::post(format!("http://{}/orders", program.listen))
+        .header("idempotency-key", "\"r-paid\"")
+        .send_json(serde_json::json!({"amount": 500}));
+    let repeated: Value = repeated.expect("taken").body_mut().read_json().expect("JSON");
+    assert_eq!(repeated["orderId"], "915c011f-0834-56c4-8f2d-782775d4223d");
+    assert_eq!(repeated["createTime"], "2026-11-27T11:37:33.467201Z");
+
+    let list = |filter: &str| {
+        let answer = ureq::get(format!("http://{}/orders?{filter}", program.listen)).call();
+        let list: Value = answer.expect("answered").body_mut().read_json().expect("JSON");
+        list["orders"].as_array().expect("a list").len()
+    };
+    assert_eq!([list("customerId=c-1"), list("state=PAID"), list("customerId=c-1&state=REFUNDED")], [2, 2, 1]);
+}
+
 /// Moves the kill along the order's life, from before its publishing to after its payment.
 #[expect(clippy::disallowed_methods, reason = "chooses a moment, waits for nothing")]
 fn pause(duration: Duration) {
