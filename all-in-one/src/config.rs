@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use event_sourcing::{kafka::args::KafkaArgs, service::listener::ListenArgs, store::Location};
+use oncelog::{edge::listener::ListenArgs, kafka::args::KafkaArgs, store::Location};
 
 /// An embedded broker and both services in one process, for a first look.
 #[derive(Clone, Debug, Parser)]

@@ -8,14 +8,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use event_sourcing::{
-    kafka::{client::Client, record::Received, tail::Tail},
+use contracts::{
     money::Money,
     proto::{
         orders::events::v1::{OrderEvent, order_event},
         payments::events::v1::{PaymentEvent, payment_event},
     },
-    service::stop::Stop,
+};
+use oncelog::{
+    kafka::{client::Client, record::Received, tail::Tail},
+    runtime::stop::Stop,
 };
 use prost::Message as _;
 use prost_types::Timestamp;

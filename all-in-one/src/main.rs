@@ -13,11 +13,13 @@ use std::{
     time::SystemTime,
 };
 
-use event_sourcing::{
+use oncelog::{
+    app::cli,
+    edge::listener,
+    embedded::{self, EmbeddedBroker},
     event::StreamId,
-    kafka::embedded::{self, EmbeddedBroker},
-    relay::Cluster,
-    service::{cli, failure::Failure, listener, stop, supervisor::Supervisor, telemetry},
+    kafka::cluster::Cluster,
+    runtime::{failure::Failure, stop, supervisor::Supervisor, telemetry},
     store::Store,
 };
 use tracing::level_filters::LevelFilter;

@@ -3,7 +3,8 @@
 
 use std::{collections::VecDeque, time::SystemTime};
 
-use event_sourcing::{aggregate::Aggregate, money::Money};
+use contracts::money::Money;
+use oncelog::aggregate::Aggregate;
 use order_service::order::{self, Details, Order, OrderEvent, PaymentFailure, PaymentOutcome};
 use payment_service::payment::{self, Decline, Payment, PaymentEvent, Receipt, Refund, Review, Settlement};
 use proptest::prelude::*;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_sourcing::testing::eventually;
+use oncelog::testing::eventually;
 use rusqlite::Connection;
 use serde_json::Value;
 

@@ -8,14 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_sourcing::{
-    aggregate::{Cause, Loaded},
-    event::{StreamId, Version},
-    kafka::args::KafkaArgs,
+use contracts::{
     money::Money,
     proto::orders::v1::{GetOrderRequest, ListOrdersRequest, OrderState, order_service_client::OrderServiceClient},
-    relay::Cluster,
-    service::{listener::ListenArgs, stop::Shutdown},
+};
+use oncelog::{
+    aggregate::{Cause, Loaded},
+    edge::listener::ListenArgs,
+    event::{StreamId, Version},
+    kafka::{args::KafkaArgs, cluster::Cluster},
+    runtime::stop::Shutdown,
     store::{Append, Commit, Location, Store},
 };
 use order_service::{

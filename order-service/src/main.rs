@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use event_sourcing::{
-    dead_letters::{self, DeadLettersCommand},
-    relay::Cluster,
-    service::{cli, failure::Failure, health, listener, stop, telemetry},
+use oncelog::{
+    app::cli,
+    edge::{health, listener},
+    kafka::cluster::Cluster,
+    operations::dead_letters::{self, DeadLettersCommand},
+    runtime::{failure::Failure, stop, telemetry},
 };
 use order_service::{Cli, Command, Config};
 use tracing::level_filters::LevelFilter;

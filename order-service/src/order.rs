@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use event_sourcing::{aggregate::Aggregate, money::Money};
+use contracts::money::Money;
+use oncelog::aggregate::Aggregate;
 
 /// What an order is about, as its creator said it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

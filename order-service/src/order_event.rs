@@ -1,10 +1,10 @@
 //! The order's events as messages of `orders.events.v1`, and back.
 
-use event_sourcing::{
-    aggregate::{Envelope, Payload, PayloadError},
+use contracts::{
     money::Money,
     proto::orders::events::v1::{self as message, order_event::Event},
 };
+use oncelog::aggregate::{Envelope, Payload, PayloadError};
 use prost::Message as _;
 use prost_types::Timestamp;
 
@@ -88,10 +88,10 @@ impl Payload for OrderEvent {
 
 #[cfg(test)]
 mod tests {
-    use event_sourcing::{
+    use contracts::money::MAX_AMOUNT;
+    use oncelog::{
         aggregate::{Cause, Loaded},
         event::{Event as StoredEvent, EventId, Position, StreamId, Version, from_micros, now},
-        money::MAX_AMOUNT,
         testing::golden,
     };
     use proptest::prelude::*;

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use event_sourcing::{
+use oncelog::{
     aggregate::Payload as _,
+    edge::page::Place,
     event::{Event, StreamId, from_micros, to_micros},
-    service::page::Place,
     store::ReadTable,
 };
 use rusqlite::{Connection, Row, params};

@@ -1,10 +1,7 @@
 //! Reads `payment-events`: what a payment's outcome asks of its order.
 
-use event_sourcing::{
-    inbox::Asked,
-    kafka::record::Incoming,
-    proto::payments::events::v1::{PaymentEvent, payment_event::Event},
-};
+use contracts::proto::payments::events::v1::{PaymentEvent, payment_event::Event};
+use oncelog::{inbox::Asked, kafka::record::Incoming};
 use prost::Message as _;
 
 use crate::order::{Command, PaymentFailure, PaymentOutcome};

@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use event_sourcing::{
+use futures_util::{Stream, stream};
+use oncelog::{
     aggregate::Loaded,
+    edge::call_error::CallError,
     event::{Event, StreamId, Version},
-    service::{call_error::CallError, stop::Stop},
+    runtime::stop::Stop,
     store::{ReadError, Store},
 };
-use futures_util::{Stream, stream};
 use tokio::sync::watch;
 
 use crate::order::Order;

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use event_sourcing::testing::eventually;
+use oncelog::testing::eventually;
 use tempfile::TempDir;
 
 struct Program {

@@ -7,10 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use event_sourcing::{
-    proto::orders::v1::{CreateOrderRequest, order_service_client::OrderServiceClient},
-    testing::eventually,
-};
+use contracts::proto::orders::v1::{CreateOrderRequest, order_service_client::OrderServiceClient};
+use oncelog::testing::eventually;
 use rcgen::{
     BasicConstraints, Certificate as Signed, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, date_time_ymd,

@@ -3,11 +3,11 @@
 
 use std::{path::Path, time::SystemTime};
 
-use event_sourcing::{
+use oncelog::{
     aggregate::Payload as _,
-    audit::{AuditError, Besides, Case, Finding, Findings, Heard},
     event::{Event, StreamId},
-    service::failure::chain,
+    operations::audit::{AuditError, Besides, Case, Finding, Findings, Heard},
+    runtime::failure::chain,
 };
 
 use crate::{
@@ -156,7 +156,7 @@ fn discrepancies(payment: &Payment, by_a_person: bool, ended: Option<&str>, line
 
 #[cfg(test)]
 mod tests {
-    use event_sourcing::money::Money;
+    use contracts::money::Money;
 
     use super::*;
     use crate::payment::{Decline, Review};

@@ -1,26 +1,26 @@
 //! `payments.v1.PaymentService`.
 
 use axum::Router;
-use event_sourcing::{
-    aggregate::{self, Cause, ExecuteError, Loaded},
-    event::StreamId,
-    proto::payments::{
-        DESCRIPTORS,
-        v1::{
-            self as message, GetPaymentRequest, GetPaymentResponse, ListPaymentsRequest, ListPaymentsResponse,
-            PaymentState, SettlePaymentRequest, SettlePaymentResponse,
-            payment_service_server::{PaymentService, PaymentServiceServer},
-            settle_payment_request::Outcome,
-        },
+use contracts::proto::payments::{
+    DESCRIPTORS,
+    v1::{
+        self as message, GetPaymentRequest, GetPaymentResponse, ListPaymentsRequest, ListPaymentsResponse,
+        PaymentState, SettlePaymentRequest, SettlePaymentResponse,
+        payment_service_server::{PaymentService, PaymentServiceServer},
+        settle_payment_request::Outcome,
     },
-    service::{
+};
+use oncelog::{
+    aggregate::{self, Cause, ExecuteError, Loaded},
+    edge::{
         call_error::{CallError, Violation},
         health::Health,
         listener,
         metrics::Metrics,
         page::{Page, Place},
-        trace_context::traceparent,
     },
+    event::StreamId,
+    runtime::trace_context::traceparent,
     store::{self, Store},
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};

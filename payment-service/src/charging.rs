@@ -12,14 +12,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use event_sourcing::{
+use contracts::money::Money;
+use oncelog::{
     aggregate::{self, Cause, ExecuteError, Loaded},
     event::StreamId,
-    fault,
-    metrics::{self, Outcome, Silence},
-    money::Money,
-    service::{
+    runtime::{
         failure::chain,
+        fault,
+        metrics::{self, Outcome, Silence},
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },

@@ -3,12 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use event_sourcing::{
-    audit::AuditArgs,
-    dead_letters::DeadLettersCommand,
+use oncelog::{
+    edge::listener::ListenArgs,
     kafka::args::KafkaArgs,
-    reconcile::ReconcileArgs,
-    service::{listener::ListenArgs, log::LogArgs},
+    operations::{audit::AuditArgs, dead_letters::DeadLettersCommand, log::LogArgs, reconcile::ReconcileArgs},
     store::Location,
 };
 

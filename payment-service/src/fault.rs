@@ -1,7 +1,7 @@
 //! The steps of payment-service at which a test may end the process, have the step done twice, or lose its answer: see
-//! [`event_sourcing::fault`].
+//! [`oncelog::runtime::fault`].
 
-use event_sourcing::fault::Disturbance;
+use oncelog::runtime::fault::Disturbance;
 
 /// A step of charging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -19,32 +19,25 @@ mod payments_table;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     /// Reads a record as the inbox does.
-    pub fn read(record: &event_sourcing::kafka::record::Incoming<'_>) {
+    pub fn read(record: &oncelog::kafka::record::Incoming<'_>) {
         let _ = crate::order_events::read(record);
     }
 }
 
 use std::sync::Arc;
 
-use event_sourcing::{
-    audit::{self, Audit, AuditArgs},
-    inbox::Inbox,
-    kafka::{args::KafkaArgs, client::Client, dead_letters},
-    metrics::RelayMetrics,
-    proto,
-    reconcile::{self, ReconcileArgs},
-    relay::{Cluster, Relay},
-    service::{
-        failure::Failure,
-        health::Health,
-        listener,
+use contracts::proto;
+use oncelog::{
+    edge::{health::Health, listener, metrics::Metrics, tls::Tls},
+    inbox::{Inbox, dead_letters},
+    kafka::{args::KafkaArgs, client::Client, cluster::Cluster},
+    operations::{
+        audit::{self, Audit, AuditArgs},
         log::{self, LogArgs},
-        metrics::Metrics,
-        spans::Spans,
-        stop::Shutdown,
-        supervisor::Supervisor,
-        tls::Tls,
+        reconcile::{self, ReconcileArgs},
     },
+    relay::Relay,
+    runtime::{failure::Failure, metrics::RelayMetrics, spans::Spans, stop::Shutdown, supervisor::Supervisor},
     store::{Location, Log, Owner, Store},
 };
 use tokio::{net::TcpListener, sync::watch};

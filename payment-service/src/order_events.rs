@@ -2,12 +2,11 @@
 
 use std::time::SystemTime;
 
-use event_sourcing::{
-    inbox::Asked,
-    kafka::record::Incoming,
+use contracts::{
     money::Money,
     proto::orders::events::v1::{OrderEvent, order_event::Event},
 };
+use oncelog::{inbox::Asked, kafka::record::Incoming};
 use prost::Message as _;
 
 use crate::payment::Command;

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use event_sourcing::{aggregate::Aggregate, money::Money};
+use contracts::money::Money;
+use oncelog::aggregate::Aggregate;
 
 /// Why the gateway refused for good.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

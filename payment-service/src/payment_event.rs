@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use event_sourcing::{
-    aggregate::{Envelope, Payload, PayloadError},
+use contracts::{
     money::Money,
     proto::payments::events::v1::{self as message, payment_event::Event},
 };
+use oncelog::aggregate::{Envelope, Payload, PayloadError};
 use prost::Message as _;
 use prost_types::Timestamp;
 
@@ -133,9 +133,9 @@ impl Payload for PaymentEvent {
 
 #[cfg(test)]
 mod tests {
-    use event_sourcing::{
+    use contracts::money::MAX_AMOUNT;
+    use oncelog::{
         event::{EventId, StreamId, Version, from_micros, now},
-        money::MAX_AMOUNT,
         testing::golden,
     };
     use proptest::prelude::*;

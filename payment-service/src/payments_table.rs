@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use event_sourcing::{
+use oncelog::{
     aggregate::Payload as _,
+    edge::page::Place,
     event::{Event, StreamId, from_micros, to_micros},
-    service::page::Place,
     store::ReadTable,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -155,10 +155,10 @@ pub fn unfinished(table: &Connection) -> rusqlite::Result<Vec<StreamId>> {
 mod tests {
     use std::time::Duration;
 
-    use event_sourcing::{
+    use contracts::money::Money;
+    use oncelog::{
         aggregate::{Envelope, Payload as _},
         event::{EventId, NewEvent, Position, Version, now},
-        money::Money,
         store::{Append, Commit, Location, Owner, Store},
     };
 

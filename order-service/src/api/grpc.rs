@@ -2,21 +2,20 @@
 
 use std::pin::Pin;
 
-use event_sourcing::{
-    proto::orders::v1::{
-        CancelOrderRequest, CancelOrderResponse, CreateOrderRequest, CreateOrderResponse, GetOrderRequest,
-        GetOrderResponse, ListOrderEventsRequest, ListOrderEventsResponse, ListOrdersRequest, ListOrdersResponse,
-        WatchOrderRequest, WatchOrderResponse,
-        order_service_server::{OrderService, OrderServiceServer},
-    },
-    service::{
-        call_error::CallError,
-        listener::MAX_REQUEST,
+use contracts::proto::orders::v1::{
+    CancelOrderRequest, CancelOrderResponse, CreateOrderRequest, CreateOrderResponse, GetOrderRequest,
+    GetOrderResponse, ListOrderEventsRequest, ListOrderEventsResponse, ListOrdersRequest, ListOrdersResponse,
+    WatchOrderRequest, WatchOrderResponse,
+    order_service_server::{OrderService, OrderServiceServer},
+};
+use futures_util::{Stream, StreamExt as _};
+use oncelog::{
+    edge::{call_error::CallError, listener::MAX_REQUEST},
+    runtime::{
         spans::{Attribute, SpanKind},
         trace_context::traceparent,
     },
 };
-use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, codec::CompressionEncoding, metadata::MetadataMap, service::Routes};
 
 use super::{Orders, SERVICE};

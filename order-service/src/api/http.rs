@@ -16,17 +16,19 @@ use axum::{
     },
     routing::get,
 };
-use event_sourcing::{
-    proto::orders::v1::Order,
-    service::{
+use contracts::proto::orders::v1::Order;
+use futures_util::{FutureExt as _, StreamExt as _};
+use http_body_util::LengthLimitError;
+use oncelog::{
+    edge::{
         call_error::{CallError, Violation},
         listener::MAX_REQUEST,
+    },
+    runtime::{
         spans::{Attribute, SpanKind},
         trace_context::traceparent,
     },
 };
-use futures_util::{FutureExt as _, StreamExt as _};
-use http_body_util::LengthLimitError;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{

@@ -5,10 +5,10 @@ use std::{
     fmt,
 };
 
-use event_sourcing::{
-    proto::orders::v1::{CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderState, RecordedEvent},
-    service::call_error::Violation,
+use contracts::proto::orders::v1::{
+    CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderState, RecordedEvent,
 };
+use oncelog::edge::call_error::Violation;
 use prost_types::Timestamp;
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -291,7 +291,7 @@ pub(super) fn field_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use event_sourcing::proto::orders::v1::OrderState;
+    use contracts::proto::orders::v1::OrderState;
     use proptest::prelude::*;
 
     use super::*;

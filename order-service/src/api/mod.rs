@@ -7,17 +7,15 @@ mod openapi;
 mod requests;
 
 use axum::Router;
-use event_sourcing::{
+use contracts::proto::orders::{DESCRIPTORS, v1 as message};
+use futures_util::{Stream, StreamExt as _};
+use oncelog::{
     aggregate::{self, Cause, ExecuteError, Loaded},
+    edge::{call_error::CallError, health::Health, listener, message_json::MessageJson, metrics::Metrics, page::Place},
     event::{Event, StreamId, Version},
-    proto::orders::{DESCRIPTORS, v1 as message},
-    service::{
-        call_error::CallError, health::Health, listener, message_json::MessageJson, metrics::Metrics, page::Place,
-        spans::Spans,
-    },
+    runtime::spans::Spans,
     store::{self, Store},
 };
-use futures_util::{Stream, StreamExt as _};
 
 use crate::{
     SERVICE,

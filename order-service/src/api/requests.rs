@@ -2,14 +2,16 @@
 
 use std::time::SystemTime;
 
-use event_sourcing::{
-    event::StreamId,
+use contracts::{
     money::Money,
     proto::orders::v1::{CreateOrderRequest, ListOrdersRequest, OrderState},
-    service::{
+};
+use oncelog::{
+    edge::{
         call_error::{CallError, Violation},
         page::Page,
     },
+    event::StreamId,
 };
 use prost_types::Timestamp;
 use uuid::Uuid;

@@ -5,12 +5,12 @@ use std::{
     sync::mpsc,
 };
 
-use event_sourcing::{
-    proto::orders::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, OrderState},
+use contracts::proto::orders::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, OrderState};
+use futures_util::FutureExt as _;
+use oncelog::{
     store::{Commit, CommitError},
     testing::{eventually, read_until},
 };
-use futures_util::FutureExt as _;
 use order_service::TOPIC;
 use tonic::{Code, Request, codec::CompressionEncoding, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};

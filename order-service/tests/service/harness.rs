@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use event_sourcing::{
-    kafka::{args::KafkaArgs, embedded::EmbeddedBroker},
-    proto::orders::v1::order_service_client::OrderServiceClient,
-    relay::Cluster,
-    service::{failure::Failure, listener::ListenArgs, stop::Shutdown},
+use contracts::proto::orders::v1::order_service_client::OrderServiceClient;
+use oncelog::{
+    edge::listener::ListenArgs,
+    embedded::EmbeddedBroker,
+    kafka::{args::KafkaArgs, cluster::Cluster},
+    runtime::{failure::Failure, stop::Shutdown},
     store::{Location, Store},
 };
 use order_service::{Config, SERVICE, TOPIC};

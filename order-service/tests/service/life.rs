@@ -6,15 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use event_sourcing::{
-    event::Position,
-    proto::{
-        orders::v1::{
-            CancelOrderRequest, CreateOrderRequest, ListOrderEventsRequest, ListOrdersRequest, OrderState,
-            WatchOrderRequest,
-        },
-        payments::events::v1::{PaymentRefunded, PaymentVoided, payment_event},
+use contracts::proto::{
+    orders::v1::{
+        CancelOrderRequest, CreateOrderRequest, ListOrderEventsRequest, ListOrdersRequest, OrderState,
+        WatchOrderRequest,
     },
+    payments::events::v1::{PaymentRefunded, PaymentVoided, payment_event},
+};
+use oncelog::{
+    event::Position,
     testing::{eventually, publish},
 };
 use prost::Message as _;

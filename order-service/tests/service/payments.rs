@@ -1,10 +1,8 @@
-use event_sourcing::{
+use contracts::proto::payments::events::v1::{PaymentCompleted, PaymentEvent, PaymentFailed, payment_event};
+use oncelog::{
     event::{Event, EventId, Position, StreamId, Version, now},
-    kafka::{
-        dead_letters,
-        record::{Record, Source},
-    },
-    proto::payments::events::v1::{PaymentCompleted, PaymentEvent, PaymentFailed, payment_event},
+    inbox::dead_letters,
+    kafka::record::{Record, Source},
     testing::{eventually, publish, read_until},
 };
 use order_service::{SERVICE, TOPIC};

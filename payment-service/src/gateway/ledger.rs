@@ -9,10 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use event_sourcing::{
+use contracts::money::Money;
+use oncelog::{
     event::{StreamId, to_micros},
-    fault,
-    money::Money,
+    runtime::fault,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, config::DbConfig, params};
 use tokio::sync::oneshot;

@@ -9,7 +9,8 @@ pub(crate) mod statement;
 
 use std::{future::Future, time::Duration};
 
-use event_sourcing::{event::StreamId, money::Money};
+use contracts::money::Money;
+use oncelog::event::StreamId;
 
 use crate::payment::{Receipt, Refund};
 

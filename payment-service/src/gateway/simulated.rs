@@ -6,7 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use event_sourcing::{event::StreamId, money::Money};
+use contracts::money::Money;
+use oncelog::event::StreamId;
 
 use super::{Found, Gateway, NoAnswer, ledger::Ledger};
 use crate::payment::{Decline, Receipt, Refund};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use event_sourcing::event::{StreamId, to_micros};
+use oncelog::event::{StreamId, to_micros};
 use rusqlite::{Connection, OpenFlags, Row, config::DbConfig, params};
 
 /// A line of the statement: a charge or a refund.

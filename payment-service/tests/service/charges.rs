@@ -1,8 +1,8 @@
 use std::time::{Duration, SystemTime};
 
-use event_sourcing::{
-    kafka::dead_letters,
-    proto::payments::v1::PaymentState,
+use contracts::proto::payments::v1::PaymentState;
+use oncelog::{
+    inbox::dead_letters,
     testing::{publish, read_until},
 };
 use payment_service::{SERVICE, TOPIC};

@@ -6,19 +6,20 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use event_sourcing::{
+use contracts::proto::{
+    orders::events::v1::{OrderCancellationRequested, OrderCreated, OrderEvent, order_event},
+    payments::v1::{GetPaymentRequest, Payment, payment_service_client::PaymentServiceClient},
+};
+use oncelog::{
+    edge::listener::ListenArgs,
+    embedded::EmbeddedBroker,
     event::{Event, EventId, Position, StreamId, Version, now},
     kafka::{
         args::KafkaArgs,
-        embedded::EmbeddedBroker,
+        cluster::Cluster,
         record::{Record, Source},
     },
-    proto::{
-        orders::events::v1::{OrderCancellationRequested, OrderCreated, OrderEvent, order_event},
-        payments::v1::{GetPaymentRequest, Payment, payment_service_client::PaymentServiceClient},
-    },
-    relay::Cluster,
-    service::{failure::Failure, listener::ListenArgs, stop::Shutdown},
+    runtime::{failure::Failure, stop::Shutdown},
     store::Location,
     testing::publish,
 };

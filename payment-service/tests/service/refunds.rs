@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use event_sourcing::{
+use contracts::proto::payments::v1::{
+    ListPaymentsRequest, Payment, PaymentState, SettlePaymentRequest,
+    settle_payment_request::{Charged, NotCharged, Outcome, Refunded},
+};
+use oncelog::{
     event::StreamId,
-    proto::payments::v1::{
-        ListPaymentsRequest, Payment, PaymentState, SettlePaymentRequest,
-        settle_payment_request::{Charged, NotCharged, Outcome, Refunded},
-    },
     testing::{publish, read_until},
 };
 use payment_service::TOPIC;

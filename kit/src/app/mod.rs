@@ -1,0 +1,3 @@
+//! The application: the only room that names every other one.
+
+pub mod cli;

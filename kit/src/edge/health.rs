@@ -1,0 +1,173 @@
+//! Health: whether callers are to come here. gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`) say the same.
+//!
+//! The answer is yes as long as the store can write and has room for what is not published yet, and no once the service
+//! is stopping. Whether Kafka is there is not asked: calls are answered without it. A relay or an inbox that does not
+//! get on has a name of its own in gRPC's health, `relay` and `inbox`: a reason to look, not to send callers away.
+
+use std::{
+    convert::Infallible,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use axum::{Router, http::StatusCode, routing::get};
+use tokio::sync::watch;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+
+use crate::{
+    edge::metrics::{Metrics, Progress},
+    runtime::{failure::Failure, metrics::Silence, stop::Stop},
+    store::Store,
+};
+
+/// From how many unpublished events on no more calls are wanted: some gigabytes of the store.
+const ROOM: u64 = 10_000_000;
+
+/// From which age on what waits is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a running service may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// The subcommand `health`: asks the service that listens on an address whether it is ready. For containers, which
+/// have no curl.
+pub fn ask(listen: SocketAddr) -> Result<(), Failure> {
+    let reachable = match listen.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
+        ip if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listen.port())),
+        _ => listen,
+    };
+    let status = readyz(reachable).map_err(|error| Failure::subcommand("health", format!("{reachable}: {error}")))?;
+    if status.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    Err(Failure::subcommand("health", format!("{reachable} answers: {status}")))
+}
+
+/// The first line of the answer.
+fn readyz(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    write!(stream, "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut status = String::new();
+    BufReader::new(stream).take(1024).read_line(&mut status)?;
+    Ok(status.trim_end().to_owned())
+}
+
+/// The health of one service.
+pub struct Health {
+    reporter: HealthReporter,
+    /// The service's full name in its contract; the empty name means the same.
+    name: &'static str,
+    store: watch::Receiver<bool>,
+    ready: watch::Sender<bool>,
+    /// Whom the service depends on besides, by the name in gRPC's health.
+    others: Vec<(&'static str, Silence)>,
+}
+
+impl Health {
+    /// Ready from the start: a store that is open can write until it fails to.
+    pub fn new(store: &Store, name: &'static str) -> Self {
+        let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(true));
+        Self { reporter, name, store: store.writable(), ready, others: Vec::new() }
+    }
+
+    /// Another name: not serving once nobody has answered for long.
+    pub fn and(mut self, name: &'static str, silence: Silence) -> Self {
+        self.others.push((name, silence));
+        self
+    }
+
+    /// `grpc.health.v1.Health`.
+    pub fn grpc(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+    }
+
+    /// `/livez`: the process answers. `/readyz`: callers may come.
+    pub fn http(&self) -> Router {
+        let ready = self.ready.subscribe();
+        let readyz = move || {
+            let ready = *ready.borrow();
+            async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
+        };
+        Router::new().route("/livez", get(async || "alive\n")).route("/readyz", get(readyz))
+    }
+
+    /// Keeps the answers true until asked to stop.
+    pub async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
+        let mut told = None;
+        loop {
+            // What cannot be read is nothing new: the store tells that by itself.
+            let progress = metrics.progress().await.unwrap_or_default();
+            let states = States::of(stop.is_requested(), *self.store.borrow_and_update(), progress);
+            let others: Vec<_> = self.others.iter().map(|(name, silence)| (*name, silence.lasts() < STUCK)).collect();
+            if told.as_ref() != Some(&(states, others.clone())) {
+                self.tell(states, &others).await;
+                told = Some((states, others));
+            }
+            if stop.is_requested() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = stop.requested() => {}
+                Ok(()) = self.store.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn tell(&mut self, states: States, others: &[(&str, bool)]) {
+        self.ready.send_replace(states.ready);
+        let named = [("", states.ready), (self.name, states.ready), ("relay", states.relay), ("inbox", states.inbox)];
+        for (name, good) in named.iter().chain(others) {
+            let (name, good) = (*name, *good);
+            let status = if good { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// What is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct States {
+    ready: bool,
+    relay: bool,
+    inbox: bool,
+}
+
+impl States {
+    fn of(stopping: bool, writable: bool, progress: Progress) -> Self {
+        Self {
+            ready: !stopping && writable && progress.unpublished < ROOM,
+            relay: progress.oldest_unpublished < STUCK,
+            inbox: progress.oldest_unread < STUCK,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_sent_away_only_for_want_of_disk_or_room() {
+        let good = States { ready: true, relay: true, inbox: true };
+        let well = Progress::default();
+        assert_eq!(States::of(false, true, well), good);
+        assert_eq!(States::of(true, true, well), States { ready: false, ..good });
+        assert_eq!(States::of(false, false, well), States { ready: false, ..good });
+        assert_eq!(States::of(false, true, Progress { unpublished: ROOM, ..well }), States { ready: false, ..good });
+        let late = Progress { oldest_unpublished: STUCK, ..well };
+        assert_eq!(States::of(false, true, late), States { relay: false, ..good });
+        let deaf = Progress { oldest_unread: STUCK, ..well };
+        assert_eq!(States::of(false, true, deaf), States { inbox: false, ..good });
+    }
+}

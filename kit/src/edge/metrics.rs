@@ -1,0 +1,200 @@
+//! Every metric of a service, in the OpenMetrics text format at `/metrics`.
+//!
+//! Names follow the conventions of OpenMetrics (`_total`, base units) and, where it has one for the thing,
+//! OpenTelemetry's (`messaging.*`). Each service has a registry of its own: two in one process stay apart.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use axum::{Router, http::header, response::IntoResponse as _, routing::get};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::gauge::Gauge,
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    edge::call_error::CallError,
+    event::Position,
+    runtime::metrics::{InboxMetrics, RelayMetrics},
+    store::{ReadError, Store},
+};
+
+/// The metrics of one service. Clones are the same.
+#[derive(Clone)]
+pub struct Metrics {
+    store: Store,
+    /// See [`RelayMetrics`].
+    pub relay: RelayMetrics,
+    /// See [`InboxMetrics`].
+    pub inbox: InboxMetrics,
+    registry: Arc<Registry>,
+    head: Gauge,
+    backlog: Gauge,
+    oldest_unpublished: Gauge<f64, AtomicU64>,
+    unread: Gauge,
+    oldest_unread: Gauge<f64, AtomicU64>,
+}
+
+/// How far relay and inbox are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many events are stored and not published.
+    pub unpublished: u64,
+    /// How long the oldest of them has waited.
+    pub oldest_unpublished: Duration,
+    /// How long ago everything that was published was known to be read.
+    pub oldest_unread: Duration,
+}
+
+impl Metrics {
+    /// The metrics of the service that has this store, writes one topic and reads another; `more` adds its own.
+    pub fn new(store: &Store, writes: &str, reads: &str, more: impl FnOnce(&mut Registry)) -> Self {
+        let mut registry = Registry::default();
+        let mut metrics = Self {
+            store: store.clone(),
+            relay: RelayMetrics::default(),
+            inbox: InboxMetrics::default(),
+            registry: Arc::default(),
+            head: Gauge::default(),
+            backlog: Gauge::default(),
+            oldest_unpublished: Gauge::default(),
+            unread: Gauge::default(),
+            oldest_unread: Gauge::default(),
+        };
+        // Until the relay has asked the cluster: what was stored before this start counts as published.
+        metrics.relay.published.store(store.opened_at().0, Ordering::Relaxed);
+        metrics.register(&mut registry, writes, reads);
+        more(&mut registry);
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    fn register(&self, registry: &mut Registry, writes: &str, reads: &str) {
+        let kept = self.store.metrics();
+        let store = registry.sub_registry_with_prefix("event_store");
+        store.register("events", "Events that were appended, by type", kept.events.clone());
+        store.register_with_unit(
+            "append_duration",
+            "From the request to append to the answer that it is on disk",
+            Unit::Seconds,
+            kept.append_duration.clone(),
+        );
+        store.register(
+            "refused_appends",
+            "Appends that were not made: conflict, offset_moved, overloaded, unavailable",
+            kept.refused.clone(),
+        );
+        store.register("head_position", "The newest event's position", self.head.clone());
+
+        let system = ("messaging_system".into(), "kafka".into());
+        let written = [system.clone(), ("messaging_destination_name".into(), writes.to_owned().into())];
+        let relay = registry.sub_registry_with_labels(written.into_iter());
+        relay.register("messaging_client_sent_messages", "Events that were published", self.relay.sent.clone());
+        relay.register_with_unit(
+            "messaging_client_operation_duration",
+            "One transaction: begin, send, commit",
+            Unit::Seconds,
+            self.relay.publish_duration.clone(),
+        );
+        relay.register("relay_unpublished_events", "Events in the store that are not published", self.backlog.clone());
+        relay.register_with_unit(
+            "relay_oldest_unpublished_event_age",
+            "How long the oldest of them has waited; 0 when there is none",
+            Unit::Seconds,
+            self.oldest_unpublished.clone(),
+        );
+        let retired = "Producers that were replaced, for a commit that failed or was slow";
+        relay.register("relay_retired_producers", retired, self.relay.retired.clone());
+        relay.register(
+            "relay_failures",
+            "Attempts to publish that failed and were made again",
+            self.relay.failures.clone(),
+        );
+
+        let read = [system, ("messaging_destination_name".into(), reads.to_owned().into())];
+        let inbox = registry.sub_registry_with_labels(read.into_iter());
+        inbox.register(
+            "messaging_client_consumed_messages",
+            "Records that were read: handled, ignored, newer than this program, dead_lettered",
+            self.inbox.records.clone(),
+        );
+        inbox.register_with_unit(
+            "messaging_process_duration",
+            "One batch of records: decide, append with the offsets",
+            Unit::Seconds,
+            self.inbox.batch_duration.clone(),
+        );
+        inbox.register(
+            "inbox_unread_records",
+            "Records in the topic that are not read, as of the last few seconds",
+            self.unread.clone(),
+        );
+        inbox.register_with_unit(
+            "inbox_oldest_unread_record_age",
+            "How long ago everything that was published was known to be read",
+            Unit::Seconds,
+            self.oldest_unread.clone(),
+        );
+        inbox.register(
+            "inbox_failures",
+            "Attempts to read or to commit that failed and were made again",
+            self.inbox.failures.clone(),
+        );
+    }
+
+    /// `GET /metrics`.
+    pub fn http(&self) -> Router {
+        let metrics = self.clone();
+        Router::new().route(
+            "/metrics",
+            get(async move || match metrics.text().await {
+                Ok(text) => {
+                    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                    ([(header::CONTENT_TYPE, open_metrics)], text).into_response()
+                }
+                Err(error) => CallError::from(error).into_response(),
+            }),
+        )
+    }
+
+    /// How far relay and inbox are.
+    pub async fn progress(&self) -> Result<Progress, ReadError> {
+        let (head, published) = (*self.store.head().borrow(), self.relay.published.load(Ordering::Relaxed));
+        let unpublished = head.0.saturating_sub(published);
+        let waiting_since = match unpublished {
+            0 => None,
+            _ => self.store.time_of(Position(published + 1)).await?,
+        };
+        Ok(Progress {
+            unpublished,
+            oldest_unpublished: waiting_since.map_or(Duration::ZERO, age),
+            oldest_unread: age(self.inbox.known_read()),
+        })
+    }
+
+    async fn text(&self) -> Result<String, ReadError> {
+        let progress = self.progress().await?;
+        self.head.set(as_gauge(self.store.head().borrow().0));
+        self.backlog.set(as_gauge(progress.unpublished));
+        self.oldest_unpublished.set(progress.oldest_unpublished.as_secs_f64());
+        self.unread.set(self.inbox.unread.load(Ordering::Relaxed));
+        self.oldest_unread.set(progress.oldest_unread.as_secs_f64());
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a string takes everything");
+        Ok(text)
+    }
+}
+
+fn as_gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn age(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,238 @@
+//! Where a record goes that its reader cannot read: a topic of that reader's own, with the original bytes,
+//! key and headers, and headers of ours that say where it came from and why.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use rdkafka::error::KafkaError;
+
+use crate::kafka::{
+    client::Client,
+    producer::Producer,
+    record::{Received, Record},
+};
+
+const ACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+const RETRIES: &str = ".retries";
+
+/// The dead-letter topic of a service.
+pub fn topic_of(service: &str) -> String {
+    format!("{service}.dead-letters")
+}
+
+/// The topic of what was put back, which the service reads beside its source.
+pub fn retries_of(service: &str) -> String {
+    format!("{service}{RETRIES}")
+}
+
+/// The dead-letter topic of one reader.
+pub struct DeadLetters {
+    client: Client,
+    topic: String,
+    /// Opened with the first record: most readers never need it.
+    producer: Option<Producer>,
+}
+
+impl DeadLetters {
+    /// The topic, without doing anything yet.
+    pub fn new(client: Client, topic: String) -> Self {
+        Self { client, topic, producer: None }
+    }
+
+    /// Sets a record aside. Once it returns, the record is in the dead-letter topic; after a failure it may
+    /// be. One that is set aside twice is recognized by its origin.
+    pub fn set_aside(&mut self, record: &Received, reason: &str) -> Result<(), KafkaError> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => Producer::create(&self.client.producer())?,
+        };
+        producer.send(&letter(&self.topic, record, reason))?;
+        producer.wait(ACKNOWLEDGED)?;
+        self.producer = Some(producer); // one that failed is not used again
+        Ok(())
+    }
+}
+
+/// The headers of ours that a letter and its copy for the retries carry. None of them is part of the event.
+const TOPIC: &str = "dead_letter_topic";
+const PARTITION: &str = "dead_letter_partition";
+const OFFSET: &str = "dead_letter_offset";
+const FAILURES: &str = "dead_letter_failures";
+const REASON: &str = "dead_letter_reason";
+/// Of the mark that a letter was put back: the place of the record that it was.
+const PUT_BACK: &str = "dead_letter_put_back";
+
+/// Where a record came from that could not be read: `topic/partition@offset`, of the first time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    topic: String,
+    partition: i32,
+    offset: i64,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}@{}", self.topic, self.partition, self.offset))
+    }
+}
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (rest, offset) = text.rsplit_once('@')?;
+            let (topic, partition) = rest.rsplit_once('/')?;
+            Some(Self { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        };
+        parse().ok_or("must be of the form topic/partition@offset, as `list` shows it")
+    }
+}
+
+impl Origin {
+    /// Where a record came from: for one that was put back, where it had been read at first.
+    fn of(record: &Received) -> Self {
+        Self::told_by(record).unwrap_or_else(|| Self {
+            topic: record.topic.clone(),
+            partition: record.partition,
+            offset: record.offset,
+        })
+    }
+
+    fn told_by(record: &Received) -> Option<Self> {
+        Some(Self {
+            topic: record.header(TOPIC)?.to_owned(),
+            partition: record.header(PARTITION)?.parse().ok()?,
+            offset: record.header(OFFSET)?.parse().ok()?,
+        })
+    }
+}
+
+/// How often a record had failed before it was read this time.
+fn failures(record: &Received) -> u32 {
+    record.header(FAILURES).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A record in a dead-letter topic.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) origin: Origin,
+    /// How often it could not be read.
+    pub(crate) failures: u32,
+    /// Why, the last time.
+    pub(crate) reason: String,
+    pub(crate) record: Received,
+}
+
+impl Letter {
+    /// A letter, if the record is one.
+    pub(crate) fn of(record: Received) -> Option<Self> {
+        let origin = Origin::told_by(&record)?;
+        let reason = record.header(REASON).unwrap_or_default().to_owned();
+        Some(Self { origin, failures: failures(&record).max(1), reason, record })
+    }
+
+    /// The record as it is read again.
+    pub(crate) fn retry(&self, topic: &str) -> Record {
+        let headers = [theirs(&self.record), ours(&self.origin, self.failures)].concat();
+        let Received { key, value, .. } = self.record.clone();
+        Record { topic: topic.to_owned(), partition: None, key, value, headers }
+    }
+
+    /// What says that it was put back. A letter that comes back is another one, with a higher count.
+    pub(crate) fn mark(&self, topic: &str) -> Record {
+        let mut headers = ours(&self.origin, self.failures);
+        headers.push((PUT_BACK.to_owned(), Some(b"true".to_vec())));
+        Record { topic: topic.to_owned(), partition: None, key: self.record.key.clone(), value: None, headers }
+    }
+}
+
+/// Which letter was put back, if that is what the record says.
+pub(crate) fn mark(record: &Received) -> Option<(Origin, u32)> {
+    record.header(PUT_BACK)?;
+    Some((Origin::told_by(record)?, failures(record)))
+}
+
+/// What a record in the dead letters or the retries tells of one in the topic that it came from: its partition and offset
+/// there, and how often it had failed.
+pub(crate) fn failures_of(record: &Received, topic: &str) -> Option<(i32, i64, u32)> {
+    let origin = Origin::told_by(record).filter(|origin| origin.topic == topic)?;
+    Some((origin.partition, origin.offset, failures(record)))
+}
+
+fn letter(topic: &str, record: &Received, reason: &str) -> Record {
+    // The headers of someone else's topic are not believed: only what was put back has an origin and a count.
+    let again = record.topic.ends_with(RETRIES);
+    let origin =
+        if again { Origin::of(record) } else { Origin::of(&Received { headers: Vec::new(), ..record.clone() }) };
+    let failures = if again { failures(record) + 1 } else { 1 };
+    let mut headers = [theirs(record), ours(&origin, failures)].concat();
+    headers.push((REASON.to_owned(), Some(reason.as_bytes().to_vec())));
+    Record { topic: topic.to_owned(), partition: None, key: record.key.clone(), value: record.value.clone(), headers }
+}
+
+type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+fn theirs(record: &Received) -> Headers {
+    record.headers.iter().filter(|(name, _)| !name.starts_with("dead_letter_")).cloned().collect()
+}
+
+fn ours(origin: &Origin, failures: u32) -> Headers {
+    [
+        (TOPIC, origin.topic.clone()),
+        (PARTITION, origin.partition.to_string()),
+        (OFFSET, origin.offset.to_string()),
+        (FAILURES, failures.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(record: Record, offset: i64) -> Received {
+        let Record { topic, key, value, headers, .. } = record;
+        Received { topic, partition: 2, offset, key, value, headers, time: None }
+    }
+
+    fn unreadable() -> Received {
+        Received {
+            topic: "order-events".to_owned(),
+            partition: 1,
+            offset: 7,
+            key: Some(b"k".to_vec()),
+            value: None,
+            // Whoever writes to that topic may write this too.
+            headers: vec![("ce_id".to_owned(), None), (FAILURES.to_owned(), Some(b"99".to_vec()))],
+            time: None,
+        }
+    }
+
+    #[test]
+    fn a_letter_goes_round_with_its_origin_and_a_count_and_as_it_was() {
+        let first = Letter::of(received(letter("s.dead-letters", &unreadable(), "no value"), 0)).expect("a letter");
+        assert_eq!((first.origin.to_string().as_str(), first.failures), ("order-events/1@7", 1));
+        assert_eq!(first.reason, "no value");
+        assert_eq!("order-events/1@7".parse(), Ok(first.origin.clone()));
+        let retry = first.retry("s.retries");
+        assert_eq!((retry.key.as_deref(), retry.value.as_deref()), (Some(&b"k"[..]), None));
+        assert_eq!(retry.headers[0], ("ce_id".to_owned(), None));
+        let again = Letter::of(received(letter("s.dead-letters", &received(retry, 3), "still none"), 1));
+        let again = again.expect("a letter");
+        assert_eq!((&again.origin, again.failures, again.reason.as_str()), (&first.origin, 2, "still none"));
+
+        let done = received(first.mark("s.dead-letters"), 2);
+        assert_eq!(mark(&done), Some((first.origin, 1)));
+        assert_eq!(mark(&again.record), None);
+    }
+
+    #[test]
+    fn an_id_has_its_form() {
+        for text in ["", "order-events", "order-events/1", "order-events/x@7", "order-events/1@"] {
+            assert!(text.parse::<Origin>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A producer whose acknowledgements are told, not asked for.
+//!
+//! `flush` and `commit_transaction` poll in slices of 100 ms while records are unacknowledged, and asking
+//! `in_flight_count` in a loop burns a core: so the delivery callback counts, and wakes whoever waits.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{BaseProducer, ProducerContext},
+};
+
+use crate::kafka::{client, record::Record};
+
+/// How often the polling thread looks whether it is still needed. Each look costs a millisecond of a core,
+/// which rust-rdkafka spends polling without a pause at the end of every wait.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A producer that is polled by a thread of its own. Dropping it ends the thread within a second.
+pub(crate) struct Producer {
+    producer: Arc<BaseProducer<Deliveries>>,
+    deliveries: Deliveries,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Producer {
+    pub(crate) fn create(config: &ClientConfig) -> Result<Self, KafkaError> {
+        let deliveries = Deliveries::default();
+        let producer: Arc<BaseProducer<Deliveries>> = Arc::new(config.create_with_context(deliveries.clone())?);
+        let dropped = Arc::new(AtomicBool::new(false));
+        let (polled, ended) = (Arc::clone(&producer), Arc::clone(&dropped));
+        thread::Builder::new()
+            .name("acknowledgements".to_owned())
+            .spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    polled.poll(LOOK);
+                }
+            })
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { producer, deliveries, dropped })
+    }
+
+    /// Puts a record into the producer's queue.
+    pub(crate) fn send(&self, record: &Record) -> Result<(), KafkaError> {
+        self.deliveries.change(|state| state.outstanding += 1);
+        self.producer.send(record.to_librdkafka()).map_err(|(error, _)| {
+            self.deliveries.change(|state| state.outstanding -= 1);
+            error
+        })
+    }
+
+    /// Waits until nothing is on its way any more and forgets how it went: before a new transaction, so that
+    /// what an aborted one left behind is not taken for its own.
+    pub(crate) fn settle(&self, limit: Duration) -> Result<(), KafkaError> {
+        self.deliveries.wait_until(limit, |state| state.outstanding == 0)?.failure = None;
+        Ok(())
+    }
+
+    /// Waits until every record was acknowledged, or one was not.
+    pub(crate) fn wait(&self, limit: Duration) -> Result<(), KafkaError> {
+        let mut state = self.deliveries.wait_until(limit, |state| state.outstanding == 0 || state.failure.is_some())?;
+        state.failure.take().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn librdkafka(&self) -> &BaseProducer<Deliveries> {
+        &self.producer
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Counts records on their way. Clones share the count.
+#[derive(Clone, Default)]
+pub(crate) struct Deliveries(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    outstanding: usize,
+    /// The first failure since the last [`Producer::wait`].
+    failure: Option<KafkaError>,
+}
+
+impl Deliveries {
+    fn wait_until(&self, limit: Duration, done: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, KafkaError> {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, waited) = self
+            .0
+            .changed
+            .wait_timeout_while(state, limit, |state| !done(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut));
+        }
+        Ok(state)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.notify_all();
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::Quiet.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        self.change(|state| {
+            state.outstanding -= 1;
+            if let Err((error, record)) = result {
+                tracing::debug!(topic = record.topic(), error = %error, "a record was not acknowledged");
+                state.failure.get_or_insert_with(|| error.clone());
+            }
+        });
+    }
+}

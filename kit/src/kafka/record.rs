@@ -1,0 +1,292 @@
+//! How an event looks on a topic: CloudEvents 1.0, binary mode, with the order of the log in `ce_sequence`.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::SystemTime,
+};
+
+use prost_types::Timestamp;
+use rdkafka::{
+    Message,
+    message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
+    producer::BaseRecord,
+};
+
+use crate::{
+    event::{Event, EventId, StreamId, from_micros},
+    kafka::partition::partition_of,
+    runtime::trace_context,
+};
+
+/// A record that is yet to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The topic.
+    pub topic: String,
+    /// The partition; `None`: by the key.
+    pub partition: Option<i32>,
+    /// The key, if any.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in order; a name may occur more than once.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Who publishes, and what.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The topic.
+    pub topic: String,
+    /// The store, as `ce_source` names it: `/order-service/<store id>`.
+    pub uri: String,
+    /// The one message type of the topic, such as `orders.events.v1.OrderEvent`.
+    pub message: &'static str,
+    /// How many partitions the topic has, and must go on to have.
+    pub partitions: i32,
+}
+
+const CONTENT_TYPE: &str = "application/protobuf";
+
+impl Record {
+    /// The record of an event. The value is the stored payload as it is.
+    pub fn of(event: &Event, source: &Source) -> Self {
+        let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+        let mut headers = vec![
+            text("ce_specversion", "1.0".to_owned()),
+            text("ce_id", event.id.to_string()),
+            text("ce_type", event.event_type.clone()),
+            text("ce_source", source.uri.clone()),
+            text("ce_subject", event.stream.to_string()),
+            text("ce_time", Timestamp::from(event.time).to_string()),
+            text("ce_dataschema", format!("protobuf:{}", source.message)),
+            // Twenty digits, because the extension orders sequences as text.
+            text("ce_sequence", format!("{:020}", event.position.0)),
+            text("content-type", CONTENT_TYPE.to_owned()),
+        ];
+        headers.extend(event.causation.map(|cause| text("ce_causationid", cause.to_string())));
+        headers.extend(event.traceparent.clone().map(|context| text("traceparent", context)));
+        let key = event.stream.to_string().into_bytes();
+        Self {
+            topic: source.topic.clone(),
+            partition: Some(partition_of(&key, source.partitions)),
+            key: Some(key),
+            value: Some(event.payload.clone()),
+            headers,
+        }
+    }
+
+    pub(crate) fn to_librdkafka(&self) -> BaseRecord<'_, [u8], [u8]> {
+        let headers =
+            self.headers.iter().fold(OwnedHeaders::new_with_capacity(self.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: value.as_deref() })
+            });
+        let mut record = BaseRecord::to(&self.topic).headers(headers);
+        record.key = self.key.as_deref();
+        record.payload = self.value.as_deref();
+        record.partition = self.partition;
+        record
+    }
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The key, if any.
+    pub key: Option<Vec<u8>>,
+    /// The value, if any.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// When it was published, if it says so.
+    pub time: Option<SystemTime>,
+}
+
+impl Received {
+    pub(crate) fn from_librdkafka(message: &BorrowedMessage<'_>) -> Self {
+        // rust-rdkafka panics at a header whose name is not UTF-8. Such a record counts as one without headers.
+        let headers = catch_unwind(AssertUnwindSafe(|| {
+            message.headers().map_or_else(Vec::new, |headers| {
+                headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+            })
+        }))
+        .unwrap_or_default();
+        Self {
+            topic: message.topic().to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers,
+            time: message.timestamp().to_millis().map(|millis| from_micros(millis.saturating_mul(1000))),
+        }
+    }
+
+    /// The text of a header that occurs; of the last one, if it occurs more than once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().rfind(|(key, _)| key == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+
+    /// Reads what every event on every topic carries.
+    pub fn open(&self) -> Result<Incoming<'_>, Unreadable> {
+        let need = |name: &'static str| self.header(name).ok_or(Unreadable::Header { name, problem: "is missing" });
+        let bad = |name: &'static str| Unreadable::Header { name, problem: "is not what it should be" };
+        if need("ce_specversion")? != "1.0" {
+            return Err(bad("ce_specversion"));
+        }
+        if need("content-type")? != CONTENT_TYPE {
+            return Err(bad("content-type"));
+        }
+        let id = EventId::parse(need("ce_id")?).ok_or_else(|| bad("ce_id"))?;
+        let stream = StreamId::parse(need("ce_subject")?).ok_or_else(|| bad("ce_subject"))?;
+        if self.key.as_deref() != Some(need("ce_subject")?.as_bytes()) {
+            return Err(Unreadable::Key);
+        }
+        let causation = self.header("ce_causationid").and_then(EventId::parse);
+        Ok(Incoming {
+            id,
+            stream,
+            event_type: need("ce_type")?,
+            causation,
+            traceparent: self.header("traceparent").filter(|text| trace_context::is_traceparent(text)),
+            payload: self.value.as_deref().ok_or(Unreadable::NoValue)?,
+        })
+    }
+
+    /// Where it was read, for a person: `topic/partition@offset`.
+    pub fn place(&self) -> impl fmt::Display + '_ {
+        format!("{}/{}@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// An event as it was read from a topic; its payload is yet to be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incoming<'a> {
+    /// The event's name.
+    pub id: EventId,
+    /// Whom it happened to.
+    pub stream: StreamId,
+    /// The full name of the message it carries.
+    pub event_type: &'a str,
+    /// What led to it.
+    pub causation: Option<EventId>,
+    /// The trace context it came with.
+    pub traceparent: Option<&'a str>,
+    /// The encoded message.
+    pub payload: &'a [u8],
+}
+
+impl Incoming<'_> {
+    /// Checks that the decoded message says the same as the record around it.
+    pub fn check(&self, event_id: &str, stream: &str) -> Result<(), String> {
+        if StreamId::parse(stream) != Some(self.stream) {
+            return Err(format!("the event is of {stream:?}, its key is another's"));
+        }
+        if EventId::parse(event_id) != Some(self.id) {
+            return Err(format!("the event is {event_id:?}, its ce_id is another's"));
+        }
+        Ok(())
+    }
+}
+
+/// Why a record is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// A header is missing or wrong.
+    #[error("the header {name} {problem}")]
+    Header {
+        /// Which.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The key is not the subject: the order among the events of one stream would not hold.
+    #[error("the key is not the ce_subject")]
+    Key,
+    /// A tombstone.
+    #[error("there is no value")]
+    NoValue,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Position, Version, now};
+
+    fn event() -> Event {
+        Event {
+            position: Position(42),
+            stream: StreamId::generate(),
+            version: Version(3),
+            id: EventId::generate(),
+            event_type: "orders.events.v1.OrderCreated".to_owned(),
+            time: now(),
+            causation: Some(EventId::generate()),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            payload: vec![1, 2, 3],
+        }
+    }
+
+    fn received(event: &Event) -> Received {
+        let source = Source {
+            topic: "order-events".to_owned(),
+            uri: "/order-service/x".to_owned(),
+            message: "orders.events.v1.OrderEvent",
+            partitions: 6,
+        };
+        let Record { topic, key, value, headers, .. } = Record::of(event, &source);
+        Received { topic, partition: 0, offset: 7, key, value, headers, time: None }
+    }
+
+    #[test]
+    fn an_event_reads_back_as_it_was_published() {
+        let event = event();
+        let received = received(&event);
+        let incoming = received.open().expect("readable");
+        assert_eq!(incoming.id, event.id);
+        assert_eq!(incoming.stream, event.stream);
+        assert_eq!(incoming.event_type, event.event_type);
+        assert_eq!(incoming.causation, event.causation);
+        assert_eq!(incoming.traceparent, event.traceparent.as_deref());
+        assert_eq!(incoming.payload, event.payload);
+        assert_eq!(received.header("ce_sequence"), Some("00000000000000000042"));
+    }
+
+    #[test]
+    fn a_record_without_a_required_header_is_unreadable_by_its_name() {
+        for name in ["ce_specversion", "ce_id", "ce_type", "ce_subject", "content-type"] {
+            let mut record = received(&event());
+            record.headers.retain(|(key, _)| key != name);
+            assert_eq!(record.open(), Err(Unreadable::Header { name, problem: "is missing" }));
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_unreadable() {
+        let mut record = received(&event());
+        record.key = Some(StreamId::generate().to_string().into_bytes());
+        assert_eq!(record.open(), Err(Unreadable::Key));
+        record.key = None;
+        assert_eq!(record.open(), Err(Unreadable::Key));
+    }
+
+    #[test]
+    fn a_record_that_is_no_text_or_has_no_value_is_unreadable() {
+        let mut record = received(&event());
+        record.value = None;
+        assert_eq!(record.open(), Err(Unreadable::NoValue));
+        let mut record = received(&event());
+        for (_, value) in &mut record.headers {
+            *value = Some(vec![0xff, 0xfe]);
+        }
+        assert!(record.open().is_err());
+    }
+}

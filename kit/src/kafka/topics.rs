@@ -1,0 +1,229 @@
+//! Topics: made by the service that writes them, waited for by the ones that read.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::Consumer as _,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::kafka::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
+
+/// Longer than a transaction may be open: its own limit, and the broker's pause between two looks for such ones.
+const DECIDED: Duration = Duration::from_secs(25);
+
+/// A topic as it should be.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it is made with.
+    pub partitions: i32,
+    /// In how many copies; -1: what the cluster's own default is.
+    pub replication: i32,
+    /// Whether only the newest record of each key is kept, or every record for ever.
+    pub compacted: bool,
+}
+
+/// Why a topic cannot be used now.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// Kafka says why.
+    #[error("the topic {topic} cannot be {attempt}: {source}")]
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// What was attempted: looked at, made, or checked.
+        attempt: &'static str,
+        /// Why.
+        source: KafkaError,
+    },
+    /// It is there, and not as it must be. It is used as soon as it is.
+    #[error("the topic {topic} has {setting}={actual}, where {why}; {mend}")]
+    Unfit {
+        /// The topic.
+        topic: String,
+        /// What is wrong.
+        setting: &'static str,
+        /// Its value.
+        actual: String,
+        /// What that would lead to.
+        why: &'static str,
+        /// What a person does.
+        mend: String,
+    },
+}
+
+/// Makes the topic unless it is there, checks that it keeps what it must, and returns how many partitions it has.
+pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, TopicError> {
+    let partitions = match partitions(client, &topic.name).map_err(topic.cannot_be("looked at"))? {
+        Some(partitions) => partitions,
+        None => make(client, topic).await.map_err(topic.cannot_be("made"))?,
+    };
+    if topic.compacted && partitions != topic.partitions {
+        return Err(TopicError::Unfit {
+            topic: topic.name.clone(),
+            setting: "partitions",
+            actual: partitions.to_string(),
+            why: "only the first would be used",
+            mend: format!("make it anew with {}", topic.partitions),
+        });
+    }
+    check(client, topic).await?;
+    Ok(partitions)
+}
+
+async fn make(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
+    let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication));
+    let mut new = new.set("max.message.bytes", MAX_RECORD);
+    for Demand { setting, value, .. } in topic.demands() {
+        new = new.set(setting, value);
+    }
+    if topic.replication >= 3 {
+        new = new.set("min.insync.replicas", "2"); // what is acknowledged survives the loss of any one broker
+    }
+    let admin = client.admin()?;
+    let made = admin.create_topics([&new], &options()).await;
+    client::dispose(admin);
+    for made in made? {
+        match made {
+            Ok(_) => tracing::info!(topic = topic.name, partitions = topic.partitions, "made the topic"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
+        }
+    }
+    // The cluster may take a moment to agree that it is there.
+    partitions(client, &topic.name)?.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition))
+}
+
+/// Refuses settings under which records would be lost.
+async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
+    if client.is_embedded() {
+        return Ok(()); // its topics are made with it, and end with it
+    }
+    let asked = [ResourceSpecifier::Topic(&topic.name)];
+    let failed = topic.cannot_be("checked");
+    let admin = client.admin().map_err(&failed)?;
+    let described = admin.describe_configs(&asked, &options()).await;
+    client::dispose(admin);
+    for described in described.map_err(&failed)? {
+        let resource = described.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+        for Demand { setting, value, why } in topic.demands() {
+            let actual = resource.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+            if actual != *value {
+                return Err(TopicError::Unfit {
+                    topic: topic.name.clone(),
+                    setting,
+                    actual: actual.to_owned(),
+                    why,
+                    mend: format!(
+                        "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} \
+                         --add-config {setting}={value}",
+                        client.brokers(),
+                        topic.name
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A setting that a topic must have.
+struct Demand {
+    setting: &'static str,
+    value: &'static str,
+    why: &'static str,
+}
+
+impl Topic {
+    fn cannot_be(&self, attempt: &'static str) -> impl Fn(KafkaError) -> TopicError {
+        move |source| TopicError::Kafka { topic: self.name.clone(), attempt, source }
+    }
+
+    fn demands(&self) -> &'static [Demand] {
+        const COMPACTED: &[Demand] =
+            &[Demand { setting: "cleanup.policy", value: "compact", why: "the newest checkpoint would be forgotten" }];
+        // The log of events, not a queue.
+        const EVENTS: &[Demand] = &[
+            Demand {
+                setting: "cleanup.policy",
+                value: "delete",
+                why: "all but the newest event of a key would be lost",
+            },
+            Demand { setting: "retention.ms", value: "-1", why: "old events would be lost" },
+            Demand { setting: "retention.bytes", value: "-1", why: "old events would be lost" },
+        ];
+        if self.compacted { COMPACTED } else { EVENTS }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
+}
+
+/// How many partitions the topic has; `None` when there is no such topic. Asking does not make it.
+pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaError> {
+    let metadata = client.ask(|consumer| consumer.fetch_metadata(Some(topic), QUESTION))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None if found.partitions().is_empty() => Ok(None),
+        None => Ok(Some(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX))),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+        Some(code) => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
+/// The fact of a store that says how many partitions its topic had when it was first published to.
+pub(crate) fn partitions_fact(topic: &str) -> String {
+    format!("partitions of {topic}")
+}
+
+/// The first offset of a partition and the one after its last. A leader that has just become one needs a moment to know
+/// them (KIP-207), and librdkafka asks only three times.
+pub(crate) fn watermarks(reader: &Consumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match reader.fetch_watermarks(topic, partition, ANSWER) {
+            Err(error) if is_of_a_new_leader(&error) && Instant::now() < deadline => {
+                reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn is_of_a_new_leader(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, OffsetNotAvailable};
+    matches!(error.rdkafka_error_code(), Some(OffsetNotAvailable | LeaderNotAvailable | NotLeaderForPartition))
+}
+
+/// The first offset of a partition and the one after its last, once everything before that is decided.
+///
+/// A `read_committed` reader ends where the first open transaction begins. That lasts for as long as a transaction may.
+pub(crate) fn wait_until_decided(
+    client: &Client,
+    reader: &Consumer,
+    topic: &str,
+    partition: i32,
+) -> Result<(i64, i64), KafkaError> {
+    let (_, end) = client.ask(|consumer| watermarks(consumer, topic, partition))?;
+    let deadline = Instant::now() + DECIDED;
+    loop {
+        let (low, decided) = watermarks(reader, topic, partition)?;
+        if decided >= end {
+            return Ok((low, end));
+        }
+        if Instant::now() > deadline {
+            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        }
+        reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
+    }
+}
+
+/// The id of the cluster: offsets of one mean nothing on another.
+pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {
+    let missing = KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown);
+    client.ask(|consumer| consumer.client().fetch_cluster_id(QUESTION).ok_or(missing))
+}

@@ -1,0 +1,194 @@
+//! The subcommand `dead-letters`: what a service could not read, listed, and put back once the reason is gone.
+//!
+//! A record is put back into the service's own topic of retries, never into the one it came from, where it would be a
+//! second copy for everyone else. The copy, and the mark that this letter is done with, are in one transaction under one
+//! fixed `transactional.id`: whatever is interrupted, repeated, or done twice at once, nothing is put back twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    io::{self, Write as _},
+};
+
+use clap::{Args, Subcommand};
+use prost_types::Timestamp;
+use rdkafka::error::KafkaError;
+use serde_json::json;
+
+use crate::{
+    inbox::dead_letters::{self, Letter, Origin},
+    kafka::{args::KafkaArgs, client::Client, partition_log::PartitionLog, topics},
+    relay::{
+        transaction::Outcome,
+        writer::{Ended, Writer},
+    },
+    runtime::{
+        failure::Failure,
+        stop::{Shutdown, Stop},
+    },
+};
+
+/// How many letters are put back in one transaction.
+const BATCH: usize = 100;
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Shows what was set aside and is not put back yet: its id, how often it failed, since when, and why
+    List {
+        /// One JSON object for each
+        #[arg(long)]
+        json: bool,
+
+        /// Kafka
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Has the running service read them again
+    Replay {
+        /// Which ones
+        #[command(flatten)]
+        which: Which,
+
+        /// Kafka
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+}
+
+/// Which letters are meant.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// Their ids, as `list` shows them
+    #[arg(value_name = "ID")]
+    ids: Vec<Origin>,
+
+    /// All there are now
+    #[arg(long)]
+    all: bool,
+}
+
+/// Why nothing, or not everything, was put back.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error("there is no dead letter {0}; nothing was put back")]
+    Unknown(Origin),
+    #[error("the topic {0} is not there yet: the service makes it when it starts")]
+    NoRetries(String),
+    #[error("{done} of {wanted} were put back; the rest is still listed: run it again")]
+    Interrupted {
+        done: usize,
+        wanted: usize,
+        #[source]
+        source: Option<KafkaError>,
+    },
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+}
+
+/// Runs the subcommand for a service, until it is done or asked to stop.
+pub async fn run(service: &'static str, command: DeadLettersCommand, shutdown: Shutdown) -> Result<(), Failure> {
+    let (DeadLettersCommand::List { kafka, .. } | DeadLettersCommand::Replay { kafka, .. }) = &command;
+    let client = kafka.client(service)?;
+    let stop = Stop::new(shutdown);
+    let done = tokio::task::spawn_blocking(move || match command {
+        DeadLettersCommand::List { json, .. } => {
+            let letters = open_letters(&client, service).map_err(|error| Failure::subcommand("dead-letters", error))?;
+            list(&letters, json).map_err(|error| Failure::subcommand("dead-letters", error))
+        }
+        DeadLettersCommand::Replay { which, .. } => {
+            replay(&client, service, &which, &stop).map_err(|error| Failure::subcommand("dead-letters", error))
+        }
+    });
+    done.await.map_err(|error| Failure::subcommand("dead-letters", error))?
+}
+
+/// The letters that are not put back, by their ids. A topic that is not there has none.
+fn open_letters(client: &Client, service: &str) -> Result<BTreeMap<Origin, Letter>, KafkaError> {
+    let topic = dead_letters::topic_of(service);
+    let mut letters: BTreeMap<Origin, Letter> = BTreeMap::new();
+    let mut put_back = BTreeSet::new();
+    for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
+        let mut log = PartitionLog::open(client, &topic, partition)?;
+        while let Some(record) = log.read()? {
+            if let Some(mark) = dead_letters::mark(&record) {
+                put_back.insert(mark);
+            } else if let Some(letter) = Letter::of(record)
+                && letters.get(&letter.origin).is_none_or(|known| known.failures <= letter.failures)
+            {
+                letters.insert(letter.origin.clone(), letter);
+            }
+        }
+    }
+    letters.retain(|origin, letter| !put_back.contains(&(origin.clone(), letter.failures)));
+    Ok(letters)
+}
+
+fn list(letters: &BTreeMap<Origin, Letter>, json: bool) -> io::Result<()> {
+    let mut text = String::new();
+    for (origin, letter) in letters {
+        let time = letter.record.time.map(|time| Timestamp::from(time).to_string());
+        let key = letter.record.key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned());
+        let event_type = letter.record.header("ce_type");
+        let Letter { failures, reason, .. } = letter;
+        let _ = if json {
+            let line = json!({
+                "id": origin.to_string(),
+                "failures": failures,
+                "time": time,
+                "key": key,
+                "type": event_type,
+                "reason": reason,
+            });
+            writeln!(text, "{line}")
+        } else {
+            let (time, key) = (time.as_deref().unwrap_or("-"), key.as_deref().unwrap_or("-"));
+            writeln!(text, "{origin:<24} {failures:>3}  {time}  {key}  {}  {reason}", event_type.unwrap_or("-"))
+        };
+    }
+    if letters.is_empty() {
+        writeln!(io::stderr(), "there are no dead letters")?;
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn replay(client: &Client, service: &str, which: &Which, stop: &Stop) -> Result<(), ReplayError> {
+    let retries = dead_letters::retries_of(service);
+    if topics::partitions(client, &retries)?.is_none() {
+        return Err(ReplayError::NoRetries(retries));
+    }
+    // Before anything is read: it ends what an earlier replay left open, and fences one that is under way.
+    let transactional_id = format!("{service}-dead-letters");
+    let mut writer = Writer::open(client, &transactional_id)?;
+    let mut letters = open_letters(client, service)?;
+    if let Some(unknown) = which.ids.iter().find(|id| !letters.contains_key(id)) {
+        return Err(ReplayError::Unknown(unknown.clone()));
+    }
+    letters.retain(|origin, _| which.all || which.ids.contains(origin));
+    let letters: Vec<_> = letters.into_values().collect();
+    let (topic, wanted) = (dead_letters::topic_of(service), letters.len());
+    let mut done = 0;
+    for batch in letters.chunks(BATCH) {
+        let interrupted = |source| ReplayError::Interrupted { done, wanted, source };
+        if stop.is_requested() {
+            return Err(interrupted(None));
+        }
+        let records: Vec<_> = batch.iter().flat_map(|letter| [letter.retry(&retries), letter.mark(&topic)]).collect();
+        let next = match writer.commit(&records) {
+            Ended { outcome: Outcome::Committed, writer, .. } => writer,
+            // If it was committed all the same, these are not listed any more.
+            Ended { error, .. } => return Err(interrupted(error)),
+        };
+        done += batch.len();
+        writer = match next {
+            Some(writer) => writer,
+            None => Writer::open(client, &transactional_id)?,
+        };
+    }
+    let _ = writeln!(io::stdout(), "{done} put back");
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Spans of OpenTelemetry: what happened to one order, in both services, as one tree.
+//!
+//! They are exported by OTLP (gRPC) when the standard variables name an endpoint, `OTEL_EXPORTER_OTLP_ENDPOINT` or
+//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; without one, nothing is made and nothing costs. The context travels as
+//! `traceparent`: from the caller into the store, from there to the topic, and so to the next service. Names and
+//! attributes follow OpenTelemetry's conventions for RPC, HTTP and messaging.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{
+        Span as _, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+        TracerProvider as _,
+    },
+};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+
+pub use opentelemetry::{KeyValue as Attribute, trace::SpanKind};
+
+use crate::runtime::failure::Failure;
+
+/// How long the last spans may take to be exported when the service stops.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// Makes the spans of one service. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Spans(Option<Exporting>);
+
+#[derive(Clone)]
+struct Exporting {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+impl Spans {
+    /// As the standard variables have it. Must be called on a tokio runtime.
+    pub fn from_env(service: &'static str) -> Result<Self, Failure> {
+        if !is_configured() {
+            return Ok(Self::default());
+        }
+        let wrong = |error| Failure::configuration(format!("the exporter of traces: {error}"));
+        let exporter = SpanExporter::builder().with_tonic().build().map_err(wrong)?;
+        let resource = match variable("OTEL_SERVICE_NAME") {
+            Some(_) => Resource::builder(),
+            None => Resource::builder().with_service_name(service),
+        };
+        let provider =
+            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+        let tracer = provider.tracer("event-sourcing");
+        Ok(Self(Some(Exporting { provider, tracer })))
+    }
+
+    /// Starts a span below the one that a `traceparent` names; without one, a tree of its own.
+    pub fn start(
+        &self,
+        kind: SpanKind,
+        name: impl Into<Cow<'static, str>>,
+        parent: Option<&str>,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Span {
+        Span(self.0.as_ref().map(|Exporting { tracer, .. }| {
+            let builder = tracer.span_builder(name).with_kind(kind).with_attributes(attributes());
+            tracer.build_with_context(builder, &context(parent))
+        }))
+    }
+
+    /// Adds a span of something that is over. Only for something that belongs to a tree.
+    pub fn add(
+        &self,
+        kind: SpanKind,
+        name: impl FnOnce() -> String,
+        parent: Option<&str>,
+        began: SystemTime,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) {
+        let (Some(Exporting { tracer, .. }), Some(_)) = (&self.0, parent) else { return };
+        let builder = tracer.span_builder(name()).with_kind(kind).with_start_time(began).with_attributes(attributes());
+        tracer.build_with_context(builder, &context(parent)).end();
+    }
+
+    /// Exports what is left.
+    pub fn stop(&self) {
+        if let Some(Exporting { provider, .. }) = &self.0
+            && let Err(error) = provider.shutdown_with_timeout(FLUSH)
+        {
+            tracing::debug!(error = %error, "the last spans were not exported");
+        }
+    }
+}
+
+/// A span that goes on until it is dropped; or nothing, when none are exported.
+#[derive(Debug)]
+pub struct Span(Option<opentelemetry_sdk::trace::Span>);
+
+impl Span {
+    /// The context for what happens within it: its own, or the one that was there before.
+    pub fn traceparent(&self, before: Option<&str>) -> Option<String> {
+        match &self.0 {
+            None => before.map(str::to_owned),
+            Some(span) => {
+                let context = span.span_context();
+                let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
+                Some(format!("00-{trace}-{span}-{flags:02x}"))
+            }
+        }
+    }
+
+    /// Says that it went wrong.
+    pub fn fail(&mut self, problem: impl std::fmt::Display) {
+        if let Some(span) = &mut self.0 {
+            span.set_status(Status::error(problem.to_string()));
+        }
+    }
+}
+
+fn context(traceparent: Option<&str>) -> Context {
+    let remote = traceparent.and_then(|text| {
+        let mut parts = text.split('-').skip(1);
+        let trace = TraceId::from_hex(parts.next()?).ok()?;
+        let span = SpanId::from_hex(parts.next()?).ok()?;
+        let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?);
+        Some(SpanContext::new(trace, span, flags, true, TraceState::default()))
+    });
+    remote.map_or_else(Context::new, |remote| Context::new().with_remote_span_context(remote))
+}
+
+fn is_configured() -> bool {
+    let endpoints = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    endpoints.iter().any(|name| variable(name).is_some())
+        && variable("OTEL_SDK_DISABLED").is_none_or(|value| !value.eq_ignore_ascii_case("true"))
+        && variable("OTEL_TRACES_EXPORTER").is_none_or(|value| value != "none")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the exporter's variables are a standard of its own, and not flags")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,40 @@
+//! One process at a time: a lock on a file beside the store, held while the store is open.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// The lock, held until dropped. The system releases it when the process dies.
+pub(in crate::store) struct Lock(#[expect(dead_code, reason = "held for its lock, never read")] File);
+
+pub(in crate::store) enum Locked {
+    Ours(Lock),
+    /// Another process holds it; its id, if it could be read.
+    Theirs(Option<u32>),
+}
+
+pub(in crate::store) fn acquire(store: &Path) -> io::Result<Locked> {
+    let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path(store))?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0)?;
+            file.rewind()?;
+            write!(file, "{}", std::process::id())?;
+            Ok(Locked::Ours(Lock(file)))
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)?;
+            Ok(Locked::Theirs(holder.parse().ok()))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn path(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push("-lock");
+    path.into()
+}

@@ -1,0 +1,282 @@
+//! The thread that owns the write connection: it commits whatever waits, all of it with one sync.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, mpsc},
+    time::Duration,
+    vec,
+};
+
+use rusqlite::{Connection, OptionalExtension as _, ffi, params};
+use tokio::sync::{oneshot, watch};
+
+use super::schema::{self, Opened};
+use crate::{
+    event::{Event, Position, StreamId, Version, to_micros},
+    runtime::{
+        fault::{self, Step},
+        metrics::{EventType, StoreMetrics},
+    },
+    store::{Append, Commit, CommitError, OffsetMove, ReadTable},
+};
+
+/// How many commits share one sync at most.
+const GROUP: usize = 1024;
+
+/// How often a store that cannot write tries again when nobody asks.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Takes the room of some events, and gives it back.
+const PROBE_WRITE: &str = "
+    INSERT INTO facts (key, value) VALUES ('probe', hex(zeroblob(16384)));
+    DELETE FROM facts WHERE key = 'probe';
+";
+
+pub(in crate::store) struct Request {
+    pub(in crate::store) commit: Commit,
+    pub(in crate::store) answer: oneshot::Sender<Result<Position, CommitError>>,
+}
+
+pub(in crate::store) fn run<T: ReadTable>(
+    opened: Opened,
+    table: T,
+    metrics: &StoreMetrics,
+    queue: &mpsc::Receiver<Request>,
+    head: &watch::Sender<Position>,
+    writable: &watch::Sender<bool>,
+) {
+    let Opened { connection, event_types, lock, head: _, id: _ } = opened;
+    let mut writer = Writer { connection, table, event_types, appended: Vec::new() };
+    let mut can_write = true;
+    while let Some(group) = next_group(queue, can_write) {
+        let result = writer.commit(group);
+        can_write = result.failure.is_none();
+        if let Some(committed) = result.head {
+            for event_type in writer.appended.drain(..) {
+                metrics.events.get_or_create(&EventType { event_type }).inc();
+            }
+            head.send_if_modified(|known| std::mem::replace(known, committed) != committed);
+        }
+        note(writable, result.failure.as_deref());
+        fault::before(Step::Answer);
+        for (answer, outcome) in result.answers {
+            let _ = answer.send(outcome); // the caller may have hung up
+        }
+        fault::after(Step::Answer);
+    }
+    drop(writer);
+    drop(lock);
+}
+
+/// Waits for a commit and takes what else waits by then. Empty: nothing came, but it is time to probe.
+fn next_group(queue: &mpsc::Receiver<Request>, writable: bool) -> Option<Vec<Request>> {
+    let first = if writable {
+        Some(queue.recv().ok()?)
+    } else {
+        match queue.recv_timeout(PROBE) {
+            Ok(request) => Some(request),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+        }
+    };
+    Some(first.into_iter().chain(queue.try_iter().take(GROUP - 1)).collect())
+}
+
+fn note(writable: &watch::Sender<bool>, failure: Option<&rusqlite::Error>) {
+    let changed = writable.send_if_modified(|known| std::mem::replace(known, failure.is_none()) != failure.is_none());
+    match failure {
+        Some(error) if changed => {
+            tracing::error!(error = %error, "the store cannot write; calls are refused until it can");
+        }
+        None if changed => tracing::info!("the store can write again"),
+        _ => {}
+    }
+}
+
+struct Writer<T> {
+    connection: Connection,
+    table: T,
+    /// The event types that the store has had so far.
+    event_types: HashSet<String>,
+    /// The types of what is being appended.
+    appended: Vec<String>,
+}
+
+type Answer = (oneshot::Sender<Result<Position, CommitError>>, Result<Position, CommitError>);
+
+struct Committed {
+    answers: Vec<Answer>,
+    /// The newest position, if the group was committed.
+    head: Option<Position>,
+    failure: Option<Arc<rusqlite::Error>>,
+}
+
+impl<T: ReadTable> Writer<T> {
+    fn commit(&mut self, group: Vec<Request>) -> Committed {
+        let mut answers = Vec::with_capacity(group.len());
+        let mut waiting = group.into_iter();
+        match self.write(&mut waiting, &mut answers) {
+            Ok(head) => Committed { answers, head: Some(head), failure: None },
+            Err(error) => {
+                let failure = Arc::new(error);
+                self.recover();
+                let unavailable = || Err(CommitError::Unavailable(Arc::clone(&failure)));
+                let answers = answers
+                    .into_iter()
+                    .map(|(answer, outcome)| (answer, outcome.and_then(|_| unavailable())))
+                    .chain(waiting.map(|request| (request.answer, unavailable())))
+                    .collect();
+                Committed { answers, head: None, failure: Some(failure) }
+            }
+        }
+    }
+
+    fn write(&mut self, waiting: &mut vec::IntoIter<Request>, answers: &mut Vec<Answer>) -> rusqlite::Result<Position> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        // Asked each time: a commit that was reported as failed may have come to light.
+        let mut head = schema::head(&self.connection)?;
+        let full = || fault::fails(Step::Append).then(|| failure(ffi::SQLITE_FULL)).map_or(Ok(()), Err);
+        if waiting.len() == 0 {
+            full()?;
+            self.connection.execute_batch(PROBE_WRITE)?;
+        }
+        for Request { commit, answer } in waiting.by_ref() {
+            fault::before(Step::Append);
+            let staged = match self.refusal(&commit) {
+                Ok(refusal) => refusal.map_or_else(|| self.stage(commit, &mut head), |refusal| Ok(Err(refusal))),
+                Err(error) => Err(error),
+            };
+            fault::after(Step::Append);
+            match full().and(staged) {
+                Ok(outcome) => answers.push((answer, outcome)),
+                Err(error) => {
+                    answers.push((answer, Ok(head)));
+                    return Err(error);
+                }
+            }
+        }
+        fault::around(Step::Sync, || failure(ffi::SQLITE_IOERR_FSYNC), || self.connection.execute_batch("COMMIT"))?;
+        Ok(head)
+    }
+
+    /// After a failure nothing is assumed of what the file holds.
+    fn recover(&mut self) {
+        self.appended.clear();
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        self.event_types.clear();
+    }
+
+    /// Checks everything before anything is written, so that a refused commit leaves nothing in its group.
+    fn refusal(&self, commit: &Commit) -> rusqlite::Result<Option<CommitError>> {
+        for &Append { stream, expected, .. } in &commit.appends {
+            let actual = self.version(stream)?;
+            if actual != expected {
+                return Ok(Some(CommitError::Conflict { stream, expected, actual }));
+            }
+        }
+        for OffsetMove { partition: at, from, .. } in &commit.offsets {
+            let actual = self
+                .connection
+                .prepare_cached(
+                    "SELECT next_offset FROM inbox_offsets WHERE cluster = ?1 AND topic = ?2 AND partition = ?3",
+                )?
+                .query_row(params![at.cluster, at.topic, at.partition], |row| row.get(0))
+                .optional()?;
+            if actual != *from {
+                return Ok(Some(CommitError::OffsetMoved {
+                    topic: at.topic.clone(),
+                    partition: at.partition,
+                    expected: *from,
+                    actual,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn version(&self, stream: StreamId) -> rusqlite::Result<Version> {
+        self.connection
+            .prepare_cached("SELECT version FROM events WHERE stream = ?1 ORDER BY version DESC LIMIT 1")?
+            .query_row([stream.0], |row| row.get(0).map(Version))
+            .optional()
+            .map(Option::unwrap_or_default)
+    }
+
+    fn stage(&mut self, commit: Commit, head: &mut Position) -> rusqlite::Result<Result<Position, CommitError>> {
+        for Append { stream, expected, events } in commit.appends {
+            for (new, number) in events.into_iter().zip(1..) {
+                head.0 += 1;
+                self.insert(&Event {
+                    position: *head,
+                    stream,
+                    version: expected.plus(number),
+                    id: new.id,
+                    event_type: new.event_type.to_owned(),
+                    time: new.time,
+                    causation: new.causation,
+                    traceparent: new.traceparent,
+                    payload: new.payload,
+                })?;
+            }
+        }
+        for OffsetMove { partition: at, to, .. } in commit.offsets {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO inbox_offsets (cluster, topic, partition, next_offset) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+                )?
+                .execute(params![at.cluster, at.topic, at.partition, to])?;
+        }
+        if let Some(write) = commit.table {
+            write(&self.connection)?;
+        }
+        Ok(Ok(*head))
+    }
+
+    fn insert(&mut self, event: &Event) -> rusqlite::Result<()> {
+        if !self.event_types.contains(&event.event_type) {
+            self.connection
+                .prepare_cached("INSERT OR IGNORE INTO event_types (type) VALUES (?1)")?
+                .execute([&event.event_type])?;
+            self.event_types.insert(event.event_type.clone());
+        }
+        self.connection
+            .prepare_cached(
+                "INSERT INTO events (position, stream, version, id, type, time, causation, traceparent, payload)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                event.position.0,
+                event.stream.0,
+                event.version.0,
+                event.id.0,
+                event.event_type,
+                to_micros(event.time),
+                event.causation.map(|cause| cause.0),
+                event.traceparent,
+                event.payload,
+            ])?;
+        self.appended.push(event.event_type.clone());
+        self.table.apply(&self.connection, event)
+    }
+}
+
+pub(in crate::store) fn keep_fact(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO facts (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        )?
+        .execute([key, value])?;
+    Ok(())
+}
+
+pub(in crate::store) fn forget_fact(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM facts WHERE key = ?1")?.execute([key])?;
+    Ok(())
+}
+
+fn failure(code: i32) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+}

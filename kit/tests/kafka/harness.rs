@@ -1,0 +1,203 @@
+//! A small domain, a store of it, a broker, and parts that run until they are dropped.
+
+use std::{
+    collections::HashSet,
+    thread::{self, JoinHandle},
+};
+
+use oncelog::{
+    aggregate::{Aggregate, Cause, Envelope, Payload, PayloadError, execute},
+    embedded::EmbeddedBroker,
+    event::{Event, StreamId},
+    inbox::{Asked, Inbox, InboxError, dead_letters},
+    kafka::{
+        client::Client,
+        cluster::Cluster,
+        record::{Incoming, Received},
+        topics::Topic,
+    },
+    relay::{Relay, RelayError},
+    runtime::{
+        metrics::{InboxMetrics, RelayMetrics},
+        spans::Spans,
+        stop::{Shutdown, Stop},
+    },
+    store::{Location, Owner, ReadTable, Store},
+    testing::eventually,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+pub(crate) const SERVICE: &str = "test-service";
+pub(crate) const TOPIC: &str = "test-events";
+pub(crate) const SOURCE: &str = "source-events";
+pub(crate) const PARTITIONS: i32 = 3;
+
+/// Remembers words, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said(pub(crate) String);
+
+impl Aggregate for Words {
+    type Event = Said;
+    type Command = String;
+    type Rejection = String;
+
+    fn decide(&self, word: &String) -> Result<Vec<Said>, String> {
+        if word == "forbidden" { Err("the word is forbidden".to_owned()) } else { Ok(vec![Said(word.clone())]) }
+    }
+
+    fn apply(&mut self, Said(word): &Said) {
+        self.0.push(word.clone());
+    }
+}
+
+impl Payload for Said {
+    fn event_type(&self) -> &'static str {
+        "test.Said"
+    }
+
+    fn encode(&self, _: &Envelope) -> Vec<u8> {
+        self.0.clone().into_bytes()
+    }
+
+    fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
+        let text = String::from_utf8(payload.to_vec());
+        text.map(Self).map_err(|_error| PayloadError::Field { field: "word", problem: "is no text" })
+    }
+}
+
+struct NoTable;
+
+impl ReadTable for NoTable {
+    const VERSION: u32 = 1;
+    const TABLES: &'static [&'static str] = &[];
+    const SCHEMA: &'static str = "";
+
+    fn apply(&mut self, _: &rusqlite::Connection, _: &Event) -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) const OWNER: Owner = Owner { service: SERVICE, event_types: &["test.Said"] };
+pub(crate) const MESSAGE: &str = "test.Word";
+
+pub(crate) fn location(directory: &TempDir) -> Location {
+    Location::sqlite(directory.path().join("test.db"))
+}
+
+pub(crate) fn open(directory: &TempDir) -> Store {
+    Store::open(&location(directory), OWNER, NoTable).expect("the store opens")
+}
+
+pub(crate) fn new_store() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(&directory);
+    (directory, store)
+}
+
+pub(crate) fn start_broker() -> EmbeddedBroker {
+    start_broker_with(PARTITIONS)
+}
+
+pub(crate) fn start_broker_with(partitions: i32) -> EmbeddedBroker {
+    EmbeddedBroker::start(&[SERVICE], &[TOPIC, SOURCE], partitions).expect("the broker starts")
+}
+
+pub(crate) fn client(broker: &EmbeddedBroker) -> Client {
+    broker.client(SERVICE)
+}
+
+fn topic(name: &str) -> Topic {
+    Topic { name: name.to_owned(), partitions: PARTITIONS, replication: 1, compacted: false }
+}
+
+/// A part on a thread of its own. Dropping it stops it and waits.
+pub(crate) struct Running<E> {
+    shutdown: Shutdown,
+    thread: Option<JoinHandle<Result<(), E>>>,
+}
+
+impl<E> Running<E> {
+    #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
+    fn start(part: impl FnOnce(&Stop) -> Result<(), E> + Send + 'static) -> Self
+    where
+        E: Send + 'static,
+    {
+        let shutdown = Shutdown::new();
+        let stop = Stop::new(shutdown.clone());
+        Self { shutdown, thread: Some(thread::spawn(move || part(&stop))) }
+    }
+
+    /// Waits for the part to end by itself, and says why it did.
+    pub(crate) fn ended(mut self) -> Result<(), E> {
+        let thread = self.thread.take().expect("it was started");
+        eventually("the part ends", || thread.is_finished());
+        thread.join().expect("no panic")
+    }
+}
+
+impl<E> Drop for Running<E> {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(crate) fn start_relay(store: &Store, broker: &EmbeddedBroker) -> Running<RelayError> {
+    start_relay_on(store, broker, Cluster::Existing)
+}
+
+pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cluster) -> Running<RelayError> {
+    let relay = Relay {
+        store: store.clone(),
+        client: client(broker),
+        service: SERVICE,
+        topic: topic(TOPIC),
+        message: MESSAGE,
+        cluster,
+        agreed: watch::Sender::new(false),
+        metrics: RelayMetrics::default(),
+        spans: Spans::default(),
+    };
+    Running::start(move |stop| relay.run(stop))
+}
+
+pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<InboxError> {
+    let inbox = Inbox::<Words> {
+        store: store.clone(),
+        client: client(broker),
+        service: SERVICE,
+        topic: SOURCE.to_owned(),
+        dead_letters: topic(&dead_letters::topic_of(SERVICE)),
+        cluster: Cluster::Existing,
+        reader: read,
+        metrics: InboxMetrics::default(),
+        spans: Spans::default(),
+        agreed: watch::Sender::new(true).subscribe(),
+    };
+    Running::start(move |stop| inbox.run(stop))
+}
+
+pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<String>, String> {
+    match std::str::from_utf8(record.payload) {
+        Err(error) => Err(error.to_string()),
+        Ok("nothing") => Ok(Asked::Nothing),
+        Ok("newer") => Ok(Asked::Newer),
+        Ok(word) => Ok(Asked::Command(record.stream, word.to_owned())),
+    }
+}
+
+pub(crate) async fn say(store: &Store, stream: StreamId, word: &str) {
+    execute::<Words>(store, stream, &word.to_owned(), &Cause::default()).await.expect("stored");
+}
+
+/// The records without those whose `ce_id` came before.
+pub(crate) fn unique(records: &[Received]) -> Vec<&Received> {
+    let mut seen = HashSet::new();
+    records.iter().filter(|record| seen.insert(record.header("ce_id").map(str::to_owned))).collect()
+}

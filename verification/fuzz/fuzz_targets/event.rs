@@ -1,0 +1,19 @@
+//! Stored events: any bytes are an event or an error, and an event writes bytes that read as the same one.
+
+#![no_main]
+
+use oncelog::{aggregate::{Envelope, Payload}, event::{EventId, StreamId, Version, now}};
+use libfuzzer_sys::fuzz_target;
+use order_service::order::OrderEvent;
+use payment_service::payment::PaymentEvent;
+
+fuzz_target!(|bytes: &[u8]| {
+    check::<OrderEvent>(bytes);
+    check::<PaymentEvent>(bytes);
+});
+
+fn check<E: Payload + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    let Ok(event) = E::decode(bytes) else { return };
+    let envelope = Envelope { id: EventId::generate(), stream: StreamId::generate(), version: Version(1), time: now() };
+    assert_eq!(E::decode(&event.encode(&envelope)).expect("it was written by the same program"), event);
+}

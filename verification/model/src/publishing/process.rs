@@ -1,0 +1,322 @@
+//! A process that publishes its store: what `relay.rs` and `writer.rs` do, step by step.
+
+use std::time::Duration;
+
+use oncelog::{
+    event::{EventId, Position},
+    relay::{
+        checkpoint::{Checkpoint, Publisher},
+        claim::{Claim, Disagreement},
+        transaction::{self, Action, Fault, Finish, Input, Outcome, SURELY_SENT_ONCE, Transaction},
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    Defence, Publishing,
+    broker::{Broker, End, Producer, TURNS, Value},
+};
+
+/// A process and its store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Its number.
+    pub number: usize,
+    /// What it has recorded, in order.
+    pub store: Vec<EventId>,
+    /// What it knows of itself since it was started.
+    pub claim: Claim,
+    /// Whether it was ever told, since it was started, that it is the publisher: what only the checker knows.
+    pub told: bool,
+    /// How often it was started.
+    pub starts: u8,
+    /// What it is doing.
+    pub doing: Doing,
+    /// How far it knows its store to be published.
+    pub position: Position,
+    /// Which producer is next.
+    pub turn: usize,
+}
+
+/// What a process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doing {
+    /// Not running.
+    Down,
+    /// Looks whether it may publish at all.
+    Looking,
+    /// Opens a writer, which fences every other one.
+    Opening {
+        /// Which producers are open.
+        opened: [bool; TURNS],
+    },
+    /// Reads the checkpoint to go on from.
+    Deciding,
+    /// Publishes a transaction.
+    Writing(Writing),
+    /// Waits for events.
+    Waiting,
+    /// Has ended for good.
+    Refused(Disagreement),
+}
+
+/// A transaction under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Writing {
+    transaction: Transaction,
+    /// What it waits for.
+    pub action: Action,
+    /// The next event.
+    next: Position,
+    /// The last one.
+    last: Position,
+    checkpoint: Option<Checkpoint>,
+    /// Whether it only says who publishes.
+    claims: bool,
+}
+
+/// How a step goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Well.
+    Well,
+    /// A record was not acknowledged in time.
+    RecordLost,
+    /// The request had its effect, and was sent a second time before the answer came.
+    SentTwice,
+    /// The request had its effect, and the answer was lost.
+    AnswerLost,
+    /// The request is still on its way when the producer gives it up.
+    HeldBack,
+}
+
+const QUICK: Duration = Duration::ZERO;
+const SLOW: Duration = SURELY_SENT_ONCE.saturating_add(Duration::from_millis(1));
+
+impl Process {
+    /// A process that is yet to be started, with a copy of a store.
+    pub fn new(number: usize, store: Vec<EventId>) -> Self {
+        let claim = Claim::new(Publisher(Uuid::nil()));
+        Self { number, store, claim, told: false, starts: 0, doing: Doing::Down, position: Position::START, turn: 0 }
+    }
+
+    /// Starts, or starts again, knowing nothing but its store.
+    pub fn start(&mut self) {
+        self.starts += 1;
+        self.claim = Claim::new(Publisher(Uuid::from_u128(self.number as u128 * 16 + u128::from(self.starts))));
+        self.doing = Doing::Looking;
+    }
+
+    /// Dies, and forgets everything but its store.
+    pub fn crash(&mut self) {
+        *self = Self { starts: self.starts, ..Self::new(self.number, std::mem::take(&mut self.store)) };
+    }
+
+    /// Whether it is there and has not ended for good.
+    pub fn is_running(&self) -> bool {
+        !matches!(self.doing, Doing::Down | Doing::Refused(_))
+    }
+
+    /// Whether it has something to do.
+    pub fn is_busy(&self, broker: &Broker) -> bool {
+        match self.doing {
+            Doing::Down | Doing::Opening { .. } | Doing::Refused(_) => false,
+            Doing::Looking | Doing::Writing(_) => true,
+            Doing::Deciding => broker.is_decided(),
+            Doing::Waiting => self.store.len() as u64 > self.position.0,
+        }
+    }
+
+    /// Records an event: where it stands, and who recorded it.
+    pub fn append(&mut self) {
+        let position = self.store.len() as u128 + 1;
+        self.store.push(EventId(Uuid::from_u128(position * 16 + self.number as u128)));
+    }
+
+    fn event_at(&self, position: Position) -> Option<EventId> {
+        let before = usize::try_from(position.0).ok()?.checked_sub(1)?;
+        self.store.get(before).copied()
+    }
+
+    /// Does what is next.
+    pub fn step(&mut self, step: Step, broker: &mut Broker, model: &Publishing) {
+        let off = model.off;
+        match self.doing {
+            Doing::Down | Doing::Opening { .. } | Doing::Refused(_) => {}
+            Doing::Looking => match self.agree(broker, off) {
+                Ok(position) => {
+                    if off == Some(Defence::FenceBeforeReadingTheCheckpoint) {
+                        self.position = position;
+                    }
+                    self.doing = Doing::Opening { opened: [false; TURNS] };
+                }
+                Err(disagreement) => self.doing = Doing::Refused(disagreement),
+            },
+            Doing::Deciding => match self.agree(broker, off) {
+                Ok(position) => self.go_on(position, broker),
+                Err(disagreement) => self.doing = Doing::Refused(disagreement),
+            },
+            Doing::Waiting => {
+                let last = Position(self.store.len() as u64);
+                let checkpoint = Checkpoint { position: last, event: self.event_at(last), ..self.own() };
+                let together = off != Some(Defence::CheckpointInTheSameTransaction);
+                self.begin(last, together.then_some(checkpoint), false);
+            }
+            Doing::Writing(writing) => self.write(writing, step, broker, model),
+        }
+    }
+
+    /// The producers that it may open now.
+    pub fn to_open(&self, off: Option<Defence>) -> impl Iterator<Item = usize> + use<> {
+        let opened = if let Doing::Opening { opened } = self.doing { opened } else { [true; TURNS] };
+        let at_most = if off == Some(Defence::OpenTheFirstTurnFirst) { TURNS } else { 1 };
+        (0..TURNS).filter(move |turn| !opened[*turn]).take(at_most)
+    }
+
+    /// Opens a producer. If the answer is lost it begins anew: whether or not the other one was opened.
+    pub fn opens(&mut self, turn: usize, answered: bool, broker: &mut Broker, off: Option<Defence>) {
+        let Doing::Opening { mut opened } = self.doing else { return };
+        self.initialize(turn, broker, off);
+        opened[turn] = true;
+        let known = match off {
+            Some(Defence::FenceBeforeReadingTheCheckpoint) => true,
+            Some(Defence::LookUpWhatIsUnknown) => self.claim.held,
+            _ => false,
+        };
+        if !answered {
+            self.doing = Doing::Looking;
+        } else if opened.contains(&false) {
+            self.doing = Doing::Opening { opened };
+        } else if known {
+            self.go_on(self.position, broker);
+        } else {
+            self.doing = Doing::Deciding;
+        }
+    }
+
+    /// What the newest checkpoint says, as the relay judges it.
+    fn agree(&mut self, broker: &Broker, off: Option<Defence>) -> Result<Position, Disagreement> {
+        let Some(checkpoint) = broker.checkpoint() else { return Ok(Position::START) };
+        let mut stored = self.event_at(checkpoint.position);
+        if off == Some(Defence::CheckpointNamesItsEvent) {
+            stored = stored.and(checkpoint.event); // some event is there
+        }
+        self.told |= checkpoint.publisher == self.claim.publisher;
+        if off == Some(Defence::GiveWayToTheSuccessor) {
+            self.claim.held = false;
+        }
+        self.claim.agree(&checkpoint, stored)
+    }
+
+    fn initialize(&self, turn: usize, broker: &mut Broker, off: Option<Defence>) {
+        let by = Producer { process: self.number, turn };
+        let alone = match off {
+            Some(Defence::FixedTransactionalId) => true,
+            Some(Defence::FenceEveryTurn) => turn > 0,
+            _ => false,
+        };
+        broker.initialize(by, |other| other.turn == turn && (!alone || other == by));
+    }
+
+    fn own(&self) -> Checkpoint {
+        Checkpoint { position: self.position, event: self.event_at(self.position), publisher: self.claim.publisher }
+    }
+
+    /// Publishes from a position on, and first, if need be, that it does so.
+    fn go_on(&mut self, position: Position, broker: &Broker) {
+        self.position = position;
+        self.doing = Doing::Waiting;
+        if broker.checkpoint().is_none_or(|checkpoint| self.claim.is_news_after(&checkpoint)) {
+            self.begin(position, Some(self.own()), true);
+        }
+    }
+
+    fn begin(&mut self, last: Position, checkpoint: Option<Checkpoint>, claims: bool) {
+        let (mut transaction, mut action) = Transaction::start();
+        while matches!(action, Action::Begin | Action::Send) {
+            action = transaction.next(Input { result: Ok(()), took: QUICK });
+        }
+        let next = Position(self.position.0 + 1);
+        self.doing = Doing::Writing(Writing { transaction, action, next, last, checkpoint, claims });
+    }
+
+    fn write(&mut self, mut writing: Writing, step: Step, broker: &mut Broker, model: &Publishing) {
+        let off = model.off;
+        let by = Producer { process: self.number, turn: self.turn };
+        let input = match writing.action {
+            _ if !broker.takes(by) => Input { result: Err(Fault::Fatal), took: QUICK },
+            Action::Drain if step == Step::RecordLost => {
+                let overlooked = off == Some(Defence::AbortWhereARecordFailed);
+                Input { result: if overlooked { Ok(()) } else { Err(Fault::Failed) }, took: QUICK }
+            }
+            Action::Drain => {
+                let checkpoint = writing.checkpoint.filter(|_| writing.next > writing.last);
+                let checkpoint = checkpoint.map(|checkpoint| Value::Checkpoint { checkpoint, known: self.told });
+                let event = self.event_at(writing.next).filter(|_| writing.next <= writing.last).map(Value::Event);
+                if let Some(value) = event.or(checkpoint) {
+                    broker.write(by, value);
+                }
+                writing.next.0 += 1;
+                if writing.next.0 <= writing.last.0 + u64::from(writing.checkpoint.is_some()) {
+                    self.doing = Doing::Writing(writing);
+                    return;
+                }
+                Input { result: Ok(()), took: QUICK }
+            }
+            Action::Commit => {
+                broker.open(by).for_each(|entry| entry.meant = true);
+                end(End { by, commit: true }, step, broker)
+            }
+            Action::Abort => end(End { by, commit: false }, step, broker),
+            Action::Begin | Action::Send | Action::Finish(_) => return, // done by then
+        };
+        let took = match off {
+            Some(Defence::RetireASlowProducer) => QUICK, // nobody looks at the time
+            _ if model.slow => SLOW,
+            _ => input.took,
+        };
+        writing.action = writing.transaction.next(Input { took, ..input });
+        self.doing = Doing::Writing(writing);
+        if let Action::Finish(Finish { outcome, reusable }) = writing.action {
+            let kept = off == Some(Defence::RetireAFailedProducer) && input.result == Err(Fault::Failed);
+            self.finish(writing, outcome, reusable || kept);
+        }
+    }
+
+    /// What the relay makes of the end of a transaction.
+    fn finish(&mut self, writing: Writing, outcome: Outcome, reusable: bool) {
+        let committed = outcome == Outcome::Committed;
+        if writing.checkpoint.is_some() {
+            self.claim.note(outcome);
+            self.told |= committed;
+        }
+        if committed && !writing.claims {
+            self.position = writing.last;
+        }
+        self.turn = 1 - self.turn;
+        self.doing = Doing::Waiting;
+        if !reusable || (writing.claims && !committed) {
+            self.turn = 0;
+            self.doing = Doing::Looking;
+        }
+        if committed && reusable && writing.checkpoint.is_none() {
+            self.begin(self.position, Some(self.own()), false); // the checkpoint on its own
+        }
+    }
+}
+
+/// Ends a transaction, and says what its producer is told.
+fn end(end: End, step: Step, broker: &mut Broker) -> transaction::Input {
+    if step != Step::HeldBack {
+        broker.end(end);
+    }
+    if matches!(step, Step::SentTwice | Step::HeldBack) {
+        broker.under_way.push(end);
+        broker.under_way.sort_unstable();
+    }
+    match step {
+        Step::Well | Step::RecordLost => Input { result: Ok(()), took: QUICK },
+        Step::SentTwice => Input { result: Ok(()), took: SLOW },
+        Step::AnswerLost | Step::HeldBack => Input { result: Err(Fault::Failed), took: QUICK },
+    }
+}

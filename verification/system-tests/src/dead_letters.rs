@@ -1,0 +1,161 @@
+//! Records that cannot be read, and are put back when they can: each once, whatever is killed meanwhile.
+
+use std::{
+    collections::HashSet,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use contracts::proto::payments::events::v1::{PaymentCompleted, PaymentEvent, payment_event};
+use prost::Message as _;
+use rdkafka::{
+    ClientConfig,
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    Ground, Table,
+    kafka::Kafka,
+    services::{Kind, Service},
+};
+
+/// Of these orders it is said that they are paid before they are taken…
+const EARLY: usize = 300;
+
+/// … and of these, though they never are.
+const UNKNOWN: usize = 50;
+
+/// How often a replay is killed before one may finish.
+const KILLS: u64 = 8;
+
+/// order-service makes order ids of request ids in this namespace.
+const REQUEST_IDS: Uuid = Uuid::from_u128(0x8f0c_2f0e_51f6_4b6a_9d0d_6a4c_5e1b_77a3);
+
+const RETRIES: &str = "order-service.retries";
+
+pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
+    let Ground { jars, programs, reader, .. } = ground;
+    let directory = tempfile::tempdir()?;
+    let kafka = Kafka::start(jars, directory.path())?;
+    let brokers = kafka.address();
+    kafka.create_topic("payment-events")?;
+    let mut service = Service::start(programs, directory.path(), &brokers, Kind::Orders, &[])?;
+    let early = (0..EARLY).map(|number| order_of(&format!("early-{number}")));
+    let unknown = (0..UNKNOWN).map(|number| order_of(&format!("never-{number}")));
+    let orders: Vec<_> = early.chain(unknown).collect();
+    publish(&brokers, &orders)?;
+    wait_for_letters(&service, &brokers, EARLY + UNKNOWN, 1)?;
+    println!("    {} payments of orders that nobody knows: set aside, and listed", EARLY + UNKNOWN);
+
+    let (code, said) = service.subcommand(&replay(&brokers, &["payment-events/0@999999"]))?;
+    ensure!(code == Some(69) && said.contains("nothing was put back"), "{code:?}: {said}");
+    let mut expected = service.place("early", EARLY)?;
+    for kill in 0..KILLS {
+        kill_after(service.command_of(&replay(&brokers, &["--all"])), Duration::from_millis(60 * kill))?;
+        if kill == KILLS / 2 {
+            service.kill_and_start()?;
+        }
+    }
+    let (code, said) = service.subcommand(&replay(&brokers, &["--all"]))?;
+    ensure!(code == Some(0), "{code:?}: {said}");
+    let settled = reader.wait_until(&brokers, "order-events", |records| records.len() >= 2 * EARLY)?;
+    wait_for_letters(&service, &brokers, UNKNOWN, 2)?;
+    println!("    put back, the replay killed {KILLS} times and the service once; what fails again is listed again");
+
+    let retried = reader.read(&brokers, RETRIES)?;
+    let mut findings = Vec::new();
+    let distinct: HashSet<_> = retried.iter().map(|record| &record.id).collect();
+    if retried.len() != EARLY + UNKNOWN || distinct.len() != retried.len() {
+        findings.push(format!("{} records of {} letters were put back", retried.len(), distinct.len()));
+    }
+    expected.sort_unstable();
+    let mut paid: Vec<_> = settled.iter().filter(|record| record.event.as_deref() == Some("order_paid")).collect();
+    paid.sort_unstable_by_key(|record| &record.order_id);
+    if !paid.iter().map(|record| &record.order_id).eq(&expected) {
+        findings.push(format!("{} orders were paid, of {}", paid.len(), expected.len()));
+    }
+
+    // One by one, by its id; and nothing is left to put back.
+    let letters = letters(&service, &brokers)?;
+    let id = letters[0]["id"].as_str().context("a letter without an id")?;
+    let (code, said) = service.subcommand(&replay(&brokers, &[id]))?;
+    ensure!(code == Some(0) && said.contains("1 put back"), "{code:?}: {said}");
+    Ok(vec![("dead letters", (retried.len() + paid.len(), findings))])
+}
+
+fn order_of(request_id: &str) -> String {
+    Uuid::new_v5(&REQUEST_IDS, request_id.as_bytes()).to_string()
+}
+
+fn replay<'a>(brokers: &'a str, which: &[&'a str]) -> Vec<&'a str> {
+    [&["dead-letters", "replay", "--kafka-brokers", brokers], which].concat()
+}
+
+fn letters(service: &Service, brokers: &str) -> anyhow::Result<Vec<Value>> {
+    let (code, said) = service.subcommand(&["dead-letters", "list", "--json", "--kafka-brokers", brokers])?;
+    ensure!(code == Some(0), "{code:?}: {said}");
+    said.lines().filter(|line| line.starts_with('{')).map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Waits until so many letters are listed, each of which has failed so often.
+#[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+fn wait_for_letters(service: &Service, brokers: &str, count: usize, failures: u64) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        let listed = letters(service, brokers)?;
+        if listed.len() == count && listed.iter().all(|letter| letter["failures"] == failures) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    let listed = letters(service, brokers)?;
+    anyhow::bail!("{} are listed, not {count} that failed {failures} times: {:?}", listed.len(), listed.first())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time is what is varied")]
+fn kill_after(mut command: Command, time: Duration) -> anyhow::Result<()> {
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    thread::sleep(time);
+    process.kill()?;
+    process.wait()?;
+    Ok(())
+}
+
+/// Publishes what payment-service would, of each order.
+pub(crate) fn publish(brokers: &str, orders: &[String]) -> anyhow::Result<()> {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("partitioner", "murmur2_random").create()?;
+    for order in orders {
+        let id = Uuid::now_v7().to_string();
+        let completed = PaymentCompleted { gateway_reference: format!("ch_{order}"), ..Default::default() };
+        let event = PaymentEvent {
+            event_id: id.clone(),
+            order_id: order.clone(),
+            version: 2,
+            occur_time: Some(Default::default()),
+            event: Some(payment_event::Event::PaymentCompleted(completed)),
+        };
+        let headers = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", &id),
+            ("ce_type", "payments.events.v1.PaymentCompleted"),
+            ("ce_source", "/payment-service/test"),
+            ("ce_subject", order),
+            ("ce_time", "2026-01-31T12:00:00Z"),
+            ("ce_sequence", "00000000000000000001"),
+            ("content-type", "application/protobuf"),
+        ];
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
+        let payload = event.encode_to_vec();
+        let record = BaseRecord::to("payment-events").key(order.as_str()).payload(&payload).headers(headers);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    producer.flush(Duration::from_secs(10))?;
+    Ok(())
+}
