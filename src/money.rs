@@ -87,6 +87,12 @@ impl MoneyError {
     }
 }
 
+/// Lists errors with their fields: `amount must be at least 1…; currency_code must be…`.
+pub(crate) fn in_words(errors: &[MoneyError]) -> String {
+    let errors: Vec<_> = errors.iter().map(|error| format!("{} {error}", error.field())).collect();
+    errors.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use crate::config::Config;
 
 pub(crate) fn print(config: &Config, orders: u64) -> io::Result<()> {
-    let Config { listen, payment_listen, kafka_listen, data_dir } = config;
+    let Config { listen, payment_listen, kafka_listen, data_dir, .. } = config;
     let data = data_dir.display();
     write!(
         io::stdout(),

@@ -1,9 +1,16 @@
 //! The flags of all-in-one. Each is an environment variable too.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
-use oncelog::{edge::listener::ListenArgs, kafka::args::KafkaArgs, store::Location};
+use oncelog::{
+    app::{self, NoArgs},
+    edge::listener::ListenArgs,
+    kafka::args::KafkaArgs,
+    store::Location,
+};
+use order_service::OrderService;
+use payment_service::{GatewayLocation, PaymentService};
 
 /// An embedded broker and both services in one process, for a first look.
 #[derive(Clone, Debug, Parser)]
@@ -24,25 +31,61 @@ pub(crate) struct Config {
     /// The directory of everything that is kept; made if it is not there
     #[arg(long, env, default_value = "./data", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
+
+    /// How long the simulated gateway remembers an idempotency key, in seconds
+    #[arg(long, env, default_value = "86400", value_name = "S", value_parser = seconds)]
+    pub(crate) gateway_key_memory: Duration,
+
+    /// Create the topics of one more service on the embedded broker, so that it can run beside these two:
+    /// shipping-service=shipping-events
+    #[arg(long, env, value_name = "SERVICE=TOPIC", value_delimiter = ',')]
+    pub(crate) extra_service: Vec<ExtraService>,
+}
+
+/// A service that runs in a process of its own, on the embedded broker of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExtraService {
+    pub(crate) name: String,
+    pub(crate) topic: String,
+}
+
+impl FromStr for ExtraService {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, topic)) if !name.is_empty() && !topic.is_empty() => {
+                Ok(Self { name: name.to_owned(), topic: topic.to_owned() })
+            }
+            _ => Err("must be of the form SERVICE=TOPIC, such as shipping-service=shipping-events".to_owned()),
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_error| "must be a whole number of seconds".to_owned())
 }
 
 impl Config {
-    pub(crate) fn order_service(&self, kafka: SocketAddr) -> order_service::Config {
-        order_service::Config {
+    pub(crate) fn order_service(&self, kafka: SocketAddr) -> app::Config<OrderService> {
+        app::Config {
             listen: self.listen,
             store: Location::sqlite(self.data_dir.join("orders.db")),
+            service: NoArgs {},
             callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }
     }
 
-    pub(crate) fn payment_service(&self, kafka: SocketAddr) -> payment_service::Config {
-        payment_service::Config {
+    pub(crate) fn payment_service(&self, kafka: SocketAddr) -> app::Config<PaymentService> {
+        app::Config {
             listen: self.payment_listen,
             store: Location::sqlite(self.data_dir.join("payments.db")),
-            gateway: payment_service::GatewayLocation::Simulated(self.data_dir.join("charges.db")),
-            gateway_latency: Duration::ZERO,
-            gateway_key_memory: Duration::from_secs(24 * 60 * 60),
+            service: payment_service::Args {
+                gateway: GatewayLocation::Simulated(self.data_dir.join("charges.db")),
+                gateway_latency: Duration::ZERO,
+                gateway_key_memory: self.gateway_key_memory,
+            },
             callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }

@@ -8,18 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use contracts::{
-    money::Money,
-    proto::{
-        orders::events::v1::{OrderEvent, order_event},
-        payments::events::v1::{PaymentEvent, payment_event},
-    },
-};
+use contracts::{money::Money, orders::OrderEvent, payments::PaymentEvent};
 use oncelog::{
     kafka::{client::Client, record::Received, tail::Tail},
     runtime::stop::Stop,
 };
-use prost::Message as _;
 use prost_types::Timestamp;
 
 /// How many orders are remembered for their amount and the time of their call.
@@ -28,7 +21,7 @@ const REMEMBERED: usize = 10_000;
 /// Prints until asked to stop. Orders that were taken before `started` are marked: the broker is new, and hears again.
 pub(crate) fn run(client: &Client, started: SystemTime, stop: &Stop) -> Result<(), Infallible> {
     let tail = loop {
-        match Tail::open(client, &[order_service::TOPIC, payment_service::TOPIC]) {
+        match Tail::open(client, &[contracts::orders::TOPIC.name, contracts::payments::TOPIC.name]) {
             Ok(tail) => break tail,
             Err(error) => tracing::debug!(error = %error, "the feed waits for the broker"),
         }
@@ -63,7 +56,7 @@ fn line(record: &Received, now: SystemTime, started: SystemTime, orders: &mut Ha
     let clock = Timestamp::from(now).to_string();
     let clock = clock.get(11..23).unwrap_or(&clock);
     let place = record.place().to_string();
-    let Some((event, order_id, note)) = told(record, orders) else {
+    let Some((event, order_id, note)) = describe(record, orders) else {
         return format!("{clock}  {place:<20} (not one of ours)");
     };
     let known = orders.get(&order_id);
@@ -78,49 +71,43 @@ fn line(record: &Received, now: SystemTime, started: SystemTime, orders: &mut Ha
     format!("{clock}  {place:<20} {event:<28} {order_id}  {amount:<12} {since}  {note}").trim_end().to_owned()
 }
 
-/// The event's name, its order, and a word on it.
-fn told(record: &Received, orders: &mut HashMap<String, Known>) -> Option<(&'static str, String, String)> {
-    let value = record.value.as_deref()?;
-    if record.topic == order_service::TOPIC {
-        let message = OrderEvent::decode(value).ok()?;
-        let (name, note) = match message.event? {
-            order_event::Event::OrderCreated(created) => {
-                remember(&message.order_id, message.occur_time, created.amount, &created.currency_code, orders);
-                ("OrderCreated", String::new())
+/// Returns the name of the event, the id of its order, and a note.
+fn describe(record: &Received, orders: &mut HashMap<String, Known>) -> Option<(String, String, String)> {
+    let incoming = record.open().ok()?;
+    let order_id = incoming.stream.to_string();
+    let note = if record.topic == contracts::orders::TOPIC.name {
+        let decoded = incoming.event::<OrderEvent>().ok()??;
+        match decoded.event {
+            OrderEvent::Created(details) => {
+                let taken = decoded.envelope.and_then(|envelope| envelope.time);
+                remember(&order_id, taken, details.money, orders);
+                String::new()
             }
-            order_event::Event::OrderPaid(_) => ("OrderPaid", String::new()),
-            order_event::Event::OrderPaymentFailed(failed) => ("OrderPaymentFailed", failed.code),
-            order_event::Event::OrderCancellationRequested(_) => ("OrderCancellationRequested", String::new()),
-            order_event::Event::OrderCancelled(_) => ("OrderCancelled", String::new()),
-            order_event::Event::OrderRefunded(_) => ("OrderRefunded", String::new()),
-        };
-        Some((name, message.order_id, note))
+            OrderEvent::PaymentFailed(failure) => failure.code,
+            OrderEvent::Paid { .. }
+            | OrderEvent::CancellationRequested
+            | OrderEvent::Cancelled
+            | OrderEvent::Refunded { .. } => String::new(),
+        }
     } else {
-        let message = PaymentEvent::decode(value).ok()?;
-        let (name, note) = match message.event? {
-            payment_event::Event::PaymentRequested(_) => ("PaymentRequested", String::new()),
-            payment_event::Event::PaymentCompleted(_) => ("PaymentCompleted", String::new()),
-            payment_event::Event::PaymentFailed(failed) => ("PaymentFailed", failed.code),
-            payment_event::Event::PaymentCancellationRequested(_) => ("PaymentCancellationRequested", String::new()),
-            payment_event::Event::PaymentVoided(_) => ("PaymentVoided", String::new()),
-            payment_event::Event::PaymentRefunded(_) => ("PaymentRefunded", String::new()),
-            payment_event::Event::PaymentReviewRequired(review) => ("PaymentReviewRequired", review.code),
-        };
-        Some((name, message.order_id, note))
-    }
+        match incoming.event::<PaymentEvent>().ok()??.event {
+            PaymentEvent::Failed { decline, .. } => decline.code,
+            PaymentEvent::ReviewRequired(review) => review.code().to_owned(),
+            PaymentEvent::Requested { .. }
+            | PaymentEvent::Completed { .. }
+            | PaymentEvent::CancellationRequested
+            | PaymentEvent::Voided { .. }
+            | PaymentEvent::Refunded { .. } => String::new(),
+        }
+    };
+    let name = incoming.event_type.rsplit('.').next().unwrap_or_default();
+    Some((name.to_owned(), order_id, note))
 }
 
-fn remember(
-    order_id: &str,
-    taken: Option<Timestamp>,
-    amount: i64,
-    currency_code: &str,
-    orders: &mut HashMap<String, Known>,
-) {
+fn remember(order_id: &str, taken: Option<SystemTime>, money: Money, orders: &mut HashMap<String, Known>) {
     if orders.len() >= REMEMBERED {
         orders.clear();
     }
-    let taken = taken.and_then(|time| SystemTime::try_from(time).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let amount = Money::new(amount, currency_code).map_or_else(|_| amount.to_string(), |money| money.to_string());
-    orders.insert(order_id.to_owned(), Known { amount, taken });
+    let taken = taken.unwrap_or(SystemTime::UNIX_EPOCH);
+    orders.insert(order_id.to_owned(), Known { amount: money.to_string(), taken });
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use oncelog::{
-    app::cli,
+    app::{self, Service as _, cli},
     edge::listener,
     embedded::{self, EmbeddedBroker},
     event::StreamId,
@@ -22,9 +22,11 @@ use oncelog::{
     runtime::{failure::Failure, stop, supervisor::Supervisor, telemetry},
     store::Store,
 };
+use order_service::OrderService;
+use payment_service::PaymentService;
 use tracing::level_filters::LevelFilter;
 
-use crate::config::Config;
+use crate::config::{Config, ExtraService};
 
 /// How many partitions the topics of events have here.
 const PARTITIONS: i32 = 3;
@@ -50,26 +52,28 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let kafka_listener = listener::bind(config.kafka_listen, "--kafka-listen").await?;
     let kafka = kafka_listener.local_addr().map_err(Failure::configuration)?;
     let (order_config, payment_config) = (config.order_service(kafka), config.payment_service(kafka));
-    let orders = order_service::open_store(&order_config)?;
-    let payments = payment_service::open_store(&payment_config)?;
+    let orders = app::open_store(&order_config)?;
+    let payments = app::open_store(&payment_config)?;
 
-    let services = [order_service::SERVICE, payment_service::SERVICE];
-    let broker = EmbeddedBroker::start(&services, &[order_service::TOPIC, payment_service::TOPIC], PARTITIONS)
-        .map_err(Failure::configuration)?;
+    let mut services = vec![OrderService::INFO.name, PaymentService::INFO.name];
+    let mut topics = vec![OrderService::TOPIC.name, PaymentService::TOPIC.name];
+    for ExtraService { name, topic } in &config.extra_service {
+        services.push(name);
+        topics.push(topic);
+    }
+    let broker = EmbeddedBroker::start(&services, &topics, PARTITIONS).map_err(Failure::configuration)?;
     broker.advertise(kafka);
     let client = broker.client("feed");
-    let cluster = Cluster::New { unfinished: unfinished(&orders, &payments)? };
+    let cluster = Cluster::Ephemeral { unfinished: unfinished(&orders, &payments)? };
     let kept = orders.clone();
     banner::print(&config, order_count(&kept)?).map_err(Failure::configuration)?;
 
     // They stop in this order; the broker is there until the last of them has stopped.
     let mut parts = Supervisor::new(shutdown.clone());
     let payment_cluster = cluster.clone();
-    parts.task("order-service", |stop| {
-        order_service::run(orders, order_config, order_listener, cluster, stop.shutdown())
-    });
+    parts.task("order-service", |stop| app::run(orders, order_config, order_listener, cluster, stop.shutdown()));
     parts.task("payment-service", |stop| {
-        payment_service::run(payments, payment_config, payment_listener, payment_cluster, stop.shutdown())
+        app::run(payments, payment_config, payment_listener, payment_cluster, stop.shutdown())
     });
     parts.thread("feed", move |stop| feed::run(&client, started, stop));
     parts.task("broker", |stop| async move {
@@ -95,11 +99,11 @@ async fn announce(shutdown: &stop::Shutdown) -> Infallible {
 
 /// The orders of which one of the services may not have heard everything: the broker has forgotten it.
 fn unfinished(orders: &Store, payments: &Store) -> Result<HashSet<StreamId>, Failure> {
-    let orders = orders.read_blocking(order_service::unfinished).map_err(Failure::configuration)?;
-    let payments = payments.read_blocking(payment_service::unfinished).map_err(Failure::configuration)?;
+    let orders = order_service::unfinished(orders).map_err(Failure::configuration)?;
+    let payments = payment_service::unfinished(payments).map_err(Failure::configuration)?;
     Ok(orders.into_iter().chain(payments).collect())
 }
 
 fn order_count(orders: &Store) -> Result<u64, Failure> {
-    orders.read_blocking(order_service::count).map_err(Failure::configuration)
+    orders.count_rows_blocking().map_err(Failure::configuration)
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     inbox::dead_letters,
-    kafka::client::{self, Client, Consumer, Quiet},
+    kafka::client::{self, Client, Consumer, LogToTracing},
     relay::checkpoint,
 };
 
@@ -35,6 +35,7 @@ pub struct EmbeddedBroker {
     /// librdkafka ties a mock cluster to a client; this one does nothing else.
     host: Consumer,
     address: SocketAddr,
+    partitions: i32,
 }
 
 /// Why there is no embedded broker.
@@ -66,17 +67,22 @@ impl EmbeddedBroker {
             }
             cluster.bootstrap_servers().parse().map_err(|_not_one_address| EmbeddedError::Address)?
         };
-        Ok(Self { host, address })
+        Ok(Self { host, address, partitions })
     }
 
     /// A client of this broker.
     pub fn client(&self, name: &str) -> Client {
-        Client::embedded(name, self.address)
+        Client::embedded(name, &self.address.to_string())
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The number of partitions of its topics of events.
+    pub fn partitions(&self) -> i32 {
+        self.partitions
     }
 
     /// Makes clients find the broker at another address, where [`forward`] brings them back here.
@@ -154,7 +160,7 @@ impl EmbeddedBroker {
         self.cluster().broker_up(BROKER)
     }
 
-    fn cluster(&self) -> MockCluster<'_, Quiet> {
+    fn cluster(&self) -> MockCluster<'_, LogToTracing> {
         self.host.client().mock_cluster().expect("it was there at the start")
     }
 }

@@ -92,6 +92,15 @@ pub struct Event {
     pub payload: Vec<u8>,
 }
 
+impl Event {
+    /// Returns the event that a new one becomes once the store has given it its numbers.
+    pub fn stored(new: NewEvent, position: Position, stream: StreamId, version: Version) -> Self {
+        let NewEvent { id, event_type, time, causation, traceparent, payload } = new;
+        let event_type = event_type.to_owned();
+        Self { position, stream, version, id, event_type, time, causation, traceparent, payload }
+    }
+}
+
 /// An event that is yet to be stored: [`Event`] without the numbers that the store gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {

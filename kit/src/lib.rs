@@ -24,5 +24,6 @@ pub mod operations;
 pub mod relay;
 pub mod runtime;
 pub mod store;
-#[cfg(feature = "embedded")]
 pub mod testing;
+
+pub use kafka::topics::TopicSpec;

@@ -13,7 +13,8 @@ use contracts::{
     proto::orders::v1::{GetOrderRequest, ListOrdersRequest, OrderState, order_service_client::OrderServiceClient},
 };
 use oncelog::{
-    aggregate::{Cause, Loaded},
+    aggregate::{Cause, Loaded, ReadTable as _},
+    app::{self, Config, NoArgs},
     edge::listener::ListenArgs,
     event::{StreamId, Version},
     kafka::{args::KafkaArgs, cluster::Cluster},
@@ -21,7 +22,7 @@ use oncelog::{
     store::{Append, Commit, Location, Store},
 };
 use order_service::{
-    Config,
+    OrderService, OrdersTable,
     order::{Command, Details, Order, PaymentOutcome},
 };
 use tokio::net::TcpListener;
@@ -39,17 +40,17 @@ async fn main() -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let config = Config {
+    let config = Config::<OrderService> {
         listen: address,
         store: Location::sqlite(directory.path().join("orders.db")),
+        service: NoArgs {},
         callers: ListenArgs::default(),
         kafka: KafkaArgs::of_embedded("127.0.0.1:9".parse()?, 3),
     };
-    let store = order_service::open_store(&config)?;
+    let store = app::open_store(&config)?;
     let shutdown = Shutdown::new();
     #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
-    let service =
-        tokio::spawn(order_service::run(store.clone(), config, listener, Cluster::Existing, shutdown.clone()));
+    let service = tokio::spawn(app::run(store.clone(), config, listener, Cluster::Durable, shutdown.clone()));
     let mut client = OrderServiceClient::connect(format!("http://{address}")).await?;
 
     let mut out = io::stdout();
@@ -96,7 +97,7 @@ async fn fill(store: &Store, orders: &mut Vec<StreamId>, size: usize) -> Result<
                 let outcome = PaymentOutcome::Completed { gateway_reference: format!("ch_{number}") };
                 events.extend(order.execute(stream, &Command::RecordPayment(outcome), &Cause::default())?);
             }
-            commit.appends.push(Append { stream, expected: Version::NONE, events });
+            commit.appends.push(Append { stream, expected: Version::NONE, events, row: OrdersTable::row(&order) });
             orders.push(stream);
         }
         store.commit(commit).await?;

@@ -1,31 +1,7 @@
 //! What an order is and how it changes. Pure: no clock, no I/O, no async.
 
-use std::collections::BTreeMap;
-
-use contracts::money::Money;
+pub use contracts::orders::{Details, OrderEvent, PaymentFailure};
 use oncelog::aggregate::Aggregate;
-
-/// What an order is about, as its creator said it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Details {
-    /// What it costs.
-    pub money: Money,
-    /// The id under which its creation may be repeated; empty if none was given.
-    pub request_id: String,
-    /// The caller's name for the customer; empty if none was given.
-    pub customer_id: String,
-    /// What the caller attached.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// Why a payment failed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PaymentFailure {
-    /// From the gateway's closed list, such as `CARD_DECLINED`.
-    pub code: String,
-    /// For a person.
-    pub message: String,
-}
 
 /// What became of an order's payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,29 +16,6 @@ pub enum PaymentOutcome {
     /// It was never charged, and never will be.
     Voided,
     /// Its charge was given back.
-    Refunded {
-        /// The gateway's own name for the refund.
-        gateway_reference: String,
-    },
-}
-
-/// What can happen to an order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum OrderEvent {
-    /// It was taken.
-    Created(Details),
-    /// Its payment was completed.
-    Paid {
-        /// The gateway's own name for the charge.
-        gateway_reference: String,
-    },
-    /// Its payment failed for good.
-    PaymentFailed(PaymentFailure),
-    /// Somebody wants it cancelled.
-    CancellationRequested,
-    /// It is cancelled, and was never charged.
-    Cancelled,
-    /// It is cancelled, and its charge was given back.
     Refunded {
         /// The gateway's own name for the refund.
         gateway_reference: String,
@@ -237,6 +190,12 @@ fn differing(one: &Details, other: &Details) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use contracts::money::Money;
+    use oncelog::testing::{assert_replay, given};
+    use proptest::prelude::*;
+
     use super::*;
 
     fn details() -> Details {
@@ -272,18 +231,11 @@ mod tests {
         OrderEvent::Refunded { gateway_reference: "re_1".to_owned() }
     }
 
-    /// Given what happened, when something is asked: what follows?
-    fn decided(history: &[OrderEvent], command: Command) -> Result<Vec<OrderEvent>, Rejection> {
-        let mut order = Order::default();
-        history.iter().for_each(|event| order.apply(event));
-        order.decide(&command)
-    }
-
     #[test]
     fn an_order_is_taken_once() {
-        assert_eq!(decided(&[], Command::Create(details())), Ok(vec![created()]));
+        given::<Order>([]).when(Command::Create(details())).then([created()]);
         for history in [vec![created()], vec![created(), paid()], vec![created(), failed()]] {
-            assert_eq!(decided(&history, Command::Create(details())), Ok(vec![]));
+            given::<Order>(&history).when(Command::Create(details())).then([]);
         }
     }
 
@@ -293,41 +245,45 @@ mod tests {
         other.money = Money::new(501, "EUR").expect("valid");
         other.metadata.insert("k".to_owned(), "v".to_owned());
         let differing = vec!["amount", "currency_code", "metadata"];
-        assert_eq!(decided(&[created()], Command::Create(other)), Err(Rejection::Exists { differing }));
+        given::<Order>([created()]).when(Command::Create(other)).then_rejected(Rejection::Exists { differing });
         let mut other = details();
         other.customer_id.clear();
         let differing = vec!["customer_id"];
-        assert_eq!(decided(&[created(), paid()], Command::Create(other)), Err(Rejection::Exists { differing }));
+        given::<Order>([created(), paid()]).when(Command::Create(other)).then_rejected(Rejection::Exists { differing });
     }
 
     #[test]
     fn the_outcome_of_the_payment_is_recorded() {
-        assert_eq!(decided(&[created()], Command::RecordPayment(completed())), Ok(vec![paid()]));
+        given::<Order>([created()]).when(Command::RecordPayment(completed())).then([paid()]);
         let outcome = PaymentOutcome::Failed(failure());
-        assert_eq!(decided(&[created()], Command::RecordPayment(outcome)), Ok(vec![failed()]));
+        given::<Order>([created()]).when(Command::RecordPayment(outcome)).then([failed()]);
     }
 
     #[test]
     fn the_same_outcome_again_changes_nothing() {
-        assert_eq!(decided(&[created(), paid()], Command::RecordPayment(completed())), Ok(vec![]));
+        given::<Order>([created(), paid()]).when(Command::RecordPayment(completed())).then([]);
         let outcome = PaymentOutcome::Failed(failure());
-        assert_eq!(decided(&[created(), failed()], Command::RecordPayment(outcome)), Ok(vec![]));
+        given::<Order>([created(), failed()]).when(Command::RecordPayment(outcome)).then([]);
     }
 
     #[test]
     fn another_outcome_is_a_contradiction() {
         let outcome = PaymentOutcome::Failed(failure());
-        assert_eq!(decided(&[created(), paid()], Command::RecordPayment(outcome)), Err(Rejection::Contradicted));
-        assert_eq!(decided(&[created(), failed()], Command::RecordPayment(completed())), Err(Rejection::Contradicted));
+        given::<Order>([created(), paid()])
+            .when(Command::RecordPayment(outcome))
+            .then_rejected(Rejection::Contradicted);
+        given::<Order>([created(), failed()])
+            .when(Command::RecordPayment(completed()))
+            .then_rejected(Rejection::Contradicted);
         let other = PaymentOutcome::Completed { gateway_reference: "ch_2".to_owned() };
-        assert_eq!(decided(&[created(), paid()], Command::RecordPayment(other)), Err(Rejection::Contradicted));
+        given::<Order>([created(), paid()]).when(Command::RecordPayment(other)).then_rejected(Rejection::Contradicted);
     }
 
     #[test]
     fn a_cancelled_order_ends_as_its_payment_says() {
         use OrderEvent::{CancellationRequested, Cancelled};
         for before in [vec![created()], vec![created(), paid()]] {
-            assert_eq!(decided(&before, Command::Cancel), Ok(vec![CancellationRequested]));
+            given::<Order>(&before).when(Command::Cancel).then([CancellationRequested]);
             let cancelling = [before, vec![CancellationRequested]].concat();
             let given_back = PaymentOutcome::Refunded { gateway_reference: "re_1".to_owned() };
             for (outcome, ends) in [
@@ -336,18 +292,18 @@ mod tests {
                 (PaymentOutcome::Voided, vec![Cancelled]),
                 (given_back, vec![refunded()]),
             ] {
-                assert_eq!(decided(&cancelling, Command::RecordPayment(outcome.clone())), Ok(ends.clone()));
+                given::<Order>(&cancelling).when(Command::RecordPayment(outcome.clone())).then(ends.clone());
                 let after = [cancelling.clone(), ends].concat();
-                assert_eq!(decided(&after, Command::RecordPayment(outcome)), Ok(vec![]));
-                assert_eq!(decided(&after, Command::Cancel), Ok(vec![]));
+                given::<Order>(&after).when(Command::RecordPayment(outcome)).then([]);
+                given::<Order>(&after).when(Command::Cancel).then([]);
             }
         }
     }
 
     #[test]
     fn there_is_nothing_to_cancel_where_nothing_was_paid() {
-        assert_eq!(decided(&[created(), failed()], Command::Cancel), Ok(vec![]));
-        assert_eq!(decided(&[], Command::Cancel), Err(Rejection::Unknown));
+        given::<Order>([created(), failed()]).when(Command::Cancel).then([]);
+        given::<Order>([]).when(Command::Cancel).then_rejected(Rejection::Unknown);
     }
 
     #[test]
@@ -355,13 +311,34 @@ mod tests {
         let given_back = PaymentOutcome::Refunded { gateway_reference: "re_1".to_owned() };
         for history in [vec![created()], vec![created(), paid()], vec![created(), failed()]] {
             for outcome in [PaymentOutcome::Voided, given_back.clone()] {
-                assert_eq!(decided(&history, Command::RecordPayment(outcome)), Err(Rejection::Contradicted));
+                given::<Order>(&history).when(Command::RecordPayment(outcome)).then_rejected(Rejection::Contradicted);
             }
         }
     }
 
     #[test]
     fn a_payment_of_an_order_that_was_never_taken_is_refused() {
-        assert_eq!(decided(&[], Command::RecordPayment(completed())), Err(Rejection::Unknown));
+        given::<Order>([]).when(Command::RecordPayment(completed())).then_rejected(Rejection::Unknown);
+    }
+
+    fn any_command() -> impl Strategy<Value = Command> {
+        let outcome = prop_oneof![
+            "[ab]".prop_map(|gateway_reference| PaymentOutcome::Completed { gateway_reference }),
+            "[ab]".prop_map(|code| PaymentOutcome::Failed(PaymentFailure { code, message: String::new() })),
+            Just(PaymentOutcome::Voided),
+            "[ab]".prop_map(|gateway_reference| PaymentOutcome::Refunded { gateway_reference }),
+        ];
+        prop_oneof![
+            "[ab]".prop_map(|customer_id| Command::Create(Details { customer_id, ..details() })),
+            Just(Command::Cancel),
+            outcome.prop_map(Command::RecordPayment),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn replay_equals_the_live_state(commands in prop::collection::vec(any_command(), 0..20)) {
+            assert_replay::<Order>(&commands);
+        }
     }
 }

@@ -1,16 +1,17 @@
 //! What the audit compares besides: the payments and the gateway's own statement. Each order charged once at most, what
 //! is completed charged, what is refunded given back, and no money kept for an order that failed or was cancelled.
 
-use std::{path::Path, time::SystemTime};
+use std::time::SystemTime;
 
 use oncelog::{
     aggregate::Payload as _,
     event::{Event, StreamId},
-    operations::audit::{AuditError, Besides, Case, Finding, Findings, Heard},
+    operations::audit::{AuditError, Case, ConsumedRecord, ExtraChecks, Finding, Findings},
     runtime::failure::chain,
 };
 
 use crate::{
+    gateway::args::{GatewayLocation, LedgerArgs},
     gateway::statement::{Line, Lines, Statement},
     payment::{Payment, PaymentEvent, State},
 };
@@ -20,7 +21,7 @@ const UNPAID: [&str; 3] =
     ["orders.events.v1.OrderCancelled", "orders.events.v1.OrderRefunded", "orders.events.v1.OrderPaymentFailed"];
 
 /// The accounts of the payments, up to a moment.
-pub(crate) struct Accounts {
+pub struct Accounts {
     statement: Statement,
     /// The next key of the statement that no payment has come for yet.
     next: Option<String>,
@@ -29,12 +30,6 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    pub(crate) fn open(ledger: &Path, moment: SystemTime) -> Result<Self, AuditError> {
-        let statement = Statement::open(ledger, moment).map_err(|error| AuditError::Besides(chain(&error)))?;
-        let next = statement.next_key("").map_err(unreadable)?;
-        Ok(Self { statement, next, charges: 0, refunds: 0 })
-    }
-
     /// Tells of the keys before one, and takes that one as accounted for.
     fn pass(&mut self, key: Option<&str>, found: &mut Findings<'_>) -> Result<(), AuditError> {
         while let Some(next) = self.next.take_if(|next| key.is_none_or(|key| next.as_str() <= key)) {
@@ -48,13 +43,22 @@ impl Accounts {
     }
 }
 
-impl Besides<Payment> for Accounts {
+impl ExtraChecks<Payment> for Accounts {
+    type Args = LedgerArgs;
+
+    fn open(args: LedgerArgs, moment: SystemTime) -> Result<Self, AuditError> {
+        let GatewayLocation::Simulated(ledger) = args.gateway;
+        let statement = Statement::open(&ledger, moment).map_err(|error| AuditError::Extra(chain(&error)))?;
+        let next = statement.next_key("").map_err(unreadable)?;
+        Ok(Self { statement, next, charges: 0, refunds: 0 })
+    }
+
     fn compare(&mut self, case: &Case<'_>, payment: &Payment, found: &mut Findings<'_>) -> Result<(), AuditError> {
         self.pass(Some(&case.stream.to_string()), found)?;
         let lines = self.statement.about(case.stream).map_err(unreadable)?;
         self.charges += lines.charges.len() as u64;
         self.refunds += lines.refunds.len() as u64;
-        for what in discrepancies(payment, is_settled_by_a_person(case.events), ended_unpaid(case.heard), &lines) {
+        for what in discrepancies(payment, is_settled_by_a_person(case.events), ended_unpaid(case.consumed), &lines) {
             let position = case.events.last().map(|event| event.position);
             found(Finding { stream: Some(case.stream), position, place: None, what });
         }
@@ -68,27 +72,31 @@ impl Besides<Payment> for Accounts {
 }
 
 fn unreadable(error: rusqlite::Error) -> AuditError {
-    AuditError::Besides(format!("cannot read the gateway's ledger: {error}"))
+    AuditError::Extra(format!("cannot read the gateway's ledger: {error}"))
 }
 
 /// Whether a person had the last word: what they say was done elsewhere need not be in the statement.
 fn is_settled_by_a_person(events: &[Event]) -> bool {
-    let outcomes = events.iter().rev().filter_map(|event| match PaymentEvent::decode(&event.payload) {
-        Ok(
-            PaymentEvent::Completed { settled_by, .. }
-            | PaymentEvent::Failed { settled_by, .. }
-            | PaymentEvent::Voided { settled_by }
-            | PaymentEvent::Refunded { settled_by, .. },
-        ) => Some(settled_by),
-        Ok(PaymentEvent::Requested { .. } | PaymentEvent::CancellationRequested | PaymentEvent::ReviewRequired(_))
-        | Err(_) => None,
+    let outcomes = events.iter().rev().filter_map(|event| {
+        match PaymentEvent::decode(&event.payload).map(|decoded| decoded.event) {
+            Ok(
+                PaymentEvent::Completed { settled_by, .. }
+                | PaymentEvent::Failed { settled_by, .. }
+                | PaymentEvent::Voided { settled_by }
+                | PaymentEvent::Refunded { settled_by, .. },
+            ) => Some(settled_by),
+            Ok(
+                PaymentEvent::Requested { .. } | PaymentEvent::CancellationRequested | PaymentEvent::ReviewRequired(_),
+            )
+            | Err(_) => None,
+        }
     });
     outcomes.take(1).any(|settled_by| !settled_by.is_empty())
 }
 
 /// How the order has ended, if that leaves nothing charged.
-fn ended_unpaid(heard: &[Heard]) -> Option<&'static str> {
-    UNPAID.into_iter().find(|end| heard.iter().any(|heard| heard.event_type == *end))
+fn ended_unpaid(consumed: &[ConsumedRecord]) -> Option<&'static str> {
+    UNPAID.into_iter().find(|end| consumed.iter().any(|record| record.event_type == *end))
 }
 
 /// What does not fit together. A call may be under way: money is moved before the payment tells of it, never after.

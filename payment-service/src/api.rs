@@ -1,47 +1,44 @@
 //! `payments.v1.PaymentService`.
 
-use axum::Router;
-use contracts::proto::payments::{
-    DESCRIPTORS,
-    v1::{
-        self as message, GetPaymentRequest, GetPaymentResponse, ListPaymentsRequest, ListPaymentsResponse,
-        PaymentState, SettlePaymentRequest, SettlePaymentResponse,
-        payment_service_server::{PaymentService, PaymentServiceServer},
-        settle_payment_request::Outcome,
-    },
+use contracts::proto::payments::v1::{
+    self as message, GetPaymentRequest, GetPaymentResponse, ListPaymentsRequest, ListPaymentsResponse, PaymentState,
+    SettlePaymentRequest, SettlePaymentResponse,
+    payment_service_server::{PaymentService, PaymentServiceServer},
+    settle_payment_request::Outcome,
 };
 use oncelog::{
-    aggregate::{self, Cause, ExecuteError, Loaded},
+    aggregate::{Cause, ExecuteError, Loaded, Streams},
+    app::Service as _,
     edge::{
         call_error::{CallError, Violation},
-        health::Health,
         listener,
-        metrics::Metrics,
         page::{Page, Place},
     },
     event::StreamId,
     runtime::trace_context::traceparent,
-    store::{self, Store},
+    store::StoredRow,
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 
 use crate::{
-    SERVICE,
     payment::{Command, Decline, Payment, Rejection, Settlement, State},
-    payments_table::{self, Waiting},
+    payments_table::{self, PaymentsTable, Waiting},
 };
 
-/// Every route of the service.
-pub(crate) fn routes(store: Store, health: &Health, metrics: &Metrics) -> Router {
-    let service = PaymentServiceServer::new(Payments { store })
+/// The name of the service, as errors name it.
+const SERVICE: &str = crate::PaymentService::INFO.name;
+
+/// The routes of the service.
+pub(crate) fn routes(streams: Streams<PaymentsTable>) -> Routes {
+    let service = PaymentServiceServer::new(Payments { streams })
         .max_decoding_message_size(listener::MAX_REQUEST)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    listener::one_port(Routes::new(service), DESCRIPTORS, Router::new(), SERVICE, health, metrics)
+    Routes::new(service)
 }
 
 struct Payments {
-    store: Store,
+    streams: Streams<PaymentsTable>,
 }
 
 #[tonic::async_trait]
@@ -72,12 +69,8 @@ impl PaymentService for Payments {
 impl Payments {
     async fn get(&self, order_id: &str) -> Result<message::Payment, CallError> {
         let id = order(order_id).map_err(|violation| CallError::Invalid(vec![violation]))?;
-        let (payment, waiting) = self
-            .store
-            .read(move |table| Ok((store::events_of(table, id)?, payments_table::waiting_for(table, id)?)))
-            .await?;
-        let payment = Loaded::<Payment>::fold(&payment)?;
-        shown(id, payment, waiting).ok_or_else(|| unknown(id))
+        let (payment, row) = self.streams.load_with_row(id).await?;
+        to_message(id, payment, row.as_ref()).ok_or_else(|| unknown(id))
     }
 
     async fn list(&self, request: ListPaymentsRequest) -> Result<ListPaymentsResponse, CallError> {
@@ -96,27 +89,17 @@ impl Payments {
             Ok(_) => return Err(CallError::Invalid(violations)),
             Err(of_the_page) => return Err(CallError::Invalid([violations, of_the_page].concat())),
         };
-        let (after, limit) = (page.after, page.size + 1);
-        let mut payments = self
-            .store
-            .read(move |table| {
-                let places = payments_table::page(table, state, after, limit)?;
-                let payment = |place: Place| {
-                    Ok((place, store::events_of(table, place.id)?, payments_table::waiting_for(table, place.id)?))
-                };
-                places.into_iter().map(payment).collect::<rusqlite::Result<Vec<_>>>()
-            })
-            .await?;
-        let next_page_token = page.cut(&mut payments, |(place, ..)| *place);
-        let payments = payments.into_iter().filter_map(|(place, events, waiting)| {
-            Loaded::fold(&events).map(|payment| shown(place.id, payment, waiting)).transpose()
-        });
-        Ok(ListPaymentsResponse { payments: payments.collect::<Result<_, _>>()?, next_page_token })
+        let mut payments = self.streams.list(payments_table::page(state, &page)).await?;
+        let place =
+            |(row, payment): &(StoredRow, Loaded<Payment>)| Place { create_time: payment.create_time, id: row.stream };
+        let next_page_token = page.cut(&mut payments, place);
+        let payments = payments.into_iter().filter_map(|(row, payment)| to_message(row.stream, payment, Some(&row)));
+        Ok(ListPaymentsResponse { payments: payments.collect(), next_page_token })
     }
 
     async fn settle(&self, request: SettlePaymentRequest, cause: &Cause) -> Result<message::Payment, CallError> {
         let (id, command) = settlement(request).map_err(CallError::Invalid)?;
-        let payment = aggregate::execute::<Payment>(&self.store, id, &command, cause).await.map_err(|error| {
+        let payment = self.streams.execute(id, &command, cause).await.map_err(|error| {
             match error {
                 ExecuteError::Rejected(Rejection::Unknown) => unknown(id),
                 ExecuteError::Rejected(Rejection::NotInReview) => CallError::Precondition {
@@ -130,7 +113,7 @@ impl Payments {
             }
         })?;
         tracing::info!(order = %id, "a payment was settled by a person");
-        shown(id, payment, None).ok_or_else(|| unknown(id))
+        to_message(id, payment, None).ok_or_else(|| unknown(id))
     }
 }
 
@@ -175,7 +158,7 @@ fn settlement(request: SettlePaymentRequest) -> Result<(StreamId, Command), Vec<
 }
 
 /// The payment as callers see it; `None` if there is none.
-fn shown(id: StreamId, payment: Loaded<Payment>, waiting: Option<Waiting>) -> Option<message::Payment> {
+fn to_message(id: StreamId, payment: Loaded<Payment>, row: Option<&StoredRow>) -> Option<message::Payment> {
     let Payment::Known { money, state, .. } = payment.state else { return None };
     let mut shown = message::Payment {
         order_id: id.to_string(),
@@ -186,7 +169,7 @@ fn shown(id: StreamId, payment: Loaded<Payment>, waiting: Option<Waiting>) -> Op
         gateway_reference: state.charge().cloned().unwrap_or_default(),
         ..message::Payment::default()
     };
-    if let Some(Waiting { failed_attempts: failed @ 1.., due, .. }) = waiting {
+    if let Some(Waiting { failed_attempts: failed @ 1.., due, .. }) = row.and_then(Waiting::of) {
         shown.failed_attempts = i32::try_from(failed).unwrap_or(i32::MAX);
         shown.next_attempt_time = Some(due.into());
     }

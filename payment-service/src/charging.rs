@@ -14,7 +14,7 @@ use std::{
 
 use contracts::money::Money;
 use oncelog::{
-    aggregate::{self, Cause, ExecuteError, Loaded},
+    aggregate::{Cause, ExecuteError, Loaded, Streams},
     event::StreamId,
     runtime::{
         failure::chain,
@@ -23,7 +23,7 @@ use oncelog::{
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },
-    store::{Commit, CommitError, Store},
+    store::CommitError,
 };
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -36,7 +36,7 @@ use crate::{
     fault::Step,
     gateway::{Found, Gateway, NoAnswer},
     payment::{Command, Payment, Receipt, Refund, State},
-    payments_table::{self, Waiting},
+    payments_table::{self, PaymentsTable, Waiting},
 };
 
 /// How many calls to the gateway are under way at most.
@@ -114,13 +114,13 @@ impl Calls {
 
 /// Charges payments through a gateway.
 pub(crate) struct Charging<G> {
-    pub(crate) store: Store,
+    pub(crate) streams: Streams<PaymentsTable>,
     pub(crate) gateway: Arc<G>,
     pub(crate) calls: Calls,
     pub(crate) spans: Spans,
     /// The relay's word that the store is the newest one. Nobody is charged before: an older copy may know of
     /// payments as due that were settled since.
-    pub(crate) agreed: watch::Receiver<bool>,
+    pub(crate) publisher_confirmed: watch::Receiver<bool>,
 }
 
 impl<G: Gateway> Charging<G> {
@@ -128,9 +128,9 @@ impl<G: Gateway> Charging<G> {
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), Infallible> {
         tokio::select! {
             () = stop.requested() => return Ok(()),
-            Ok(_) = self.agreed.wait_for(|agreed| *agreed) => {}
+            Ok(_) = self.publisher_confirmed.wait_for(|confirmed| *confirmed) => {}
         }
-        let mut head = self.store.head();
+        let mut head = self.streams.store().head();
         let mut under_way = HashSet::new();
         let mut calls: JoinSet<Ended> = JoinSet::new();
         let (mut look_at, mut is_backlog) = (tokio::time::Instant::now(), false);
@@ -164,8 +164,8 @@ impl<G: Gateway> Charging<G> {
     async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> (Duration, bool) {
         let now = SystemTime::now();
         let limit = limit(under_way);
-        let waiting = match self.store.read(move |table| payments_table::waiting(table, now, limit)).await {
-            Ok(waiting) => waiting,
+        let waiting: Vec<_> = match self.streams.rows(payments_table::waiting(now, limit)).await {
+            Ok(rows) => rows.iter().filter_map(Waiting::of).collect(),
             Err(error) => {
                 tracing::error!(error = chain(&error), "cannot look for payments that are due");
                 return (LOOK_AGAIN, false);
@@ -174,8 +174,8 @@ impl<G: Gateway> Charging<G> {
         let next = next(&waiting, now, under_way, CONCURRENCY.saturating_sub(calls.len()));
         for payment in next.start {
             under_way.insert(payment.order);
-            let (store, gateway) = (self.store.clone(), Arc::clone(&self.gateway));
-            let call = Call { store, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
+            let (streams, gateway) = (self.streams.clone(), Arc::clone(&self.gateway));
+            let call = Call { streams, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
             calls.spawn(async move { Ended { order: payment.order, settled: call.run().await } });
         }
         (next.look_again, next.is_backlog)
@@ -231,7 +231,7 @@ fn is_settled(under_way: &mut HashSet<StreamId>, ended: Result<Ended, tokio::tas
 
 /// One call for one payment.
 struct Call<G> {
-    store: Store,
+    streams: Streams<PaymentsTable>,
     gateway: Arc<G>,
     calls: Calls,
     spans: Spans,
@@ -245,7 +245,7 @@ impl<G: Gateway> Call<G> {
     /// The gateway may have been called. The payment is still due, and is called for again under the same key.
     async fn run(&self) -> bool {
         let order = self.payment.order;
-        let payment = match aggregate::load::<Payment>(&self.store, order).await {
+        let payment = match self.streams.load(order).await {
             Ok(payment) => payment,
             Err(error) => {
                 tracing::error!(%order, error = chain(&error), "cannot read a payment that is due");
@@ -320,11 +320,9 @@ impl<G: Gateway> Call<G> {
         let command = Command::from(answer);
         let mut pause = SHORTEST_PAUSE;
         loop {
-            let (store, command) = (&self.store, &command);
+            let (streams, command) = (&self.streams, &command);
             let lost = || ExecuteError::Commit(CommitError::Overloaded);
-            let recorded = fault::around_async(Step::Outcome, lost, move || {
-                aggregate::execute::<Payment>(store, order, command, cause)
-            });
+            let recorded = fault::around_async(Step::Outcome, lost, move || streams.execute(order, command, cause));
             match recorded.await {
                 Ok(Loaded { state: Payment::Known { state: State::NeedsReview { review, .. }, .. }, .. }) => {
                     tracing::warn!(%order, review = review.code(), "a payment needs a person: SettlePayment");
@@ -350,10 +348,10 @@ impl<G: Gateway> Call<G> {
 
     /// Sets the next attempt. If the store can't write even that, the payment stays due, which is safe.
     async fn postpone(&self) {
-        let Waiting { order, failed_attempts, .. } = self.payment;
+        let Waiting { failed_attempts, .. } = self.payment;
         let pause = LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(failed_attempts.min(16)));
         let due = SystemTime::now() + pause;
-        let postpone = || self.store.commit(Commit::table(move |table| payments_table::postpone(table, order, due)));
+        let postpone = || self.streams.update(self.payment.postponed(due));
         let postponed = fault::around_async(Step::Postpone, || CommitError::Overloaded, postpone).await;
         if postponed.is_err() {
             tokio::time::sleep(pause).await;

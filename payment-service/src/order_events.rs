@@ -1,37 +1,27 @@
-//! Reads `order-events`: what an order's event asks of its payment.
+//! The reader of `order-events`: what an event of an order means to its payment.
 
-use std::time::SystemTime;
-
-use contracts::{
-    money::Money,
-    proto::orders::events::v1::{OrderEvent, order_event::Event},
+use contracts::orders::OrderEvent;
+use oncelog::{
+    aggregate::PayloadError,
+    inbox::Instruction,
+    kafka::record::{Incoming, Unreadable},
 };
-use oncelog::{inbox::Asked, kafka::record::Incoming};
-use prost::Message as _;
 
 use crate::payment::Command;
 
-/// The topic that order-service publishes to.
-pub const TOPIC: &str = "order-events";
-
-/// What a record asks of a payment, or why it cannot be read.
-pub fn read(record: &Incoming<'_>) -> Result<Asked<Command>, String> {
-    let message = OrderEvent::decode(record.payload).map_err(|error| format!("the value is no OrderEvent: {error}"))?;
-    record.check(&message.event_id, &message.order_id)?;
-    match message.event {
-        None => Ok(Asked::Newer),
-        Some(Event::OrderCreated(created)) => {
-            let money = Money::new(created.amount, &created.currency_code).map_err(|errors| {
-                let listed: Vec<_> = errors.iter().map(|error| format!("{} {error}", error.field())).collect();
-                listed.join("; ")
-            })?;
-            let order_time = message.occur_time.and_then(|time| SystemTime::try_from(time).ok());
-            let order_time = order_time.ok_or("occur_time is missing")?;
-            Ok(Asked::Command(record.stream, Command::Request { money, order_time }))
+/// Reads a record of `order-events`.
+pub fn read(record: &Incoming<'_>) -> Result<Instruction<Command>, Unreadable> {
+    let Some(decoded) = record.event::<OrderEvent>()? else { return Ok(Instruction::Skip) };
+    Ok(match decoded.event {
+        OrderEvent::Created(details) => {
+            let time = decoded.envelope.and_then(|envelope| envelope.time);
+            let order_time = time.ok_or_else(|| PayloadError::field("occur_time", "is missing"))?;
+            Instruction::Execute(Command::Request { money: details.money, order_time })
         }
-        Some(Event::OrderCancellationRequested(_)) => Ok(Asked::Command(record.stream, Command::Cancel)),
-        Some(
-            Event::OrderPaid(_) | Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderRefunded(_),
-        ) => Ok(Asked::Nothing),
-    }
+        OrderEvent::CancellationRequested => Instruction::Execute(Command::Cancel),
+        OrderEvent::Paid { .. }
+        | OrderEvent::PaymentFailed(_)
+        | OrderEvent::Cancelled
+        | OrderEvent::Refunded { .. } => Instruction::Ignore,
+    })
 }

@@ -3,16 +3,8 @@
 use std::time::SystemTime;
 
 use contracts::money::Money;
+pub use contracts::payments::{Decline, PaymentEvent, Review};
 use oncelog::aggregate::Aggregate;
-
-/// Why the gateway refused for good.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Decline {
-    /// From a closed list, such as `CARD_DECLINED`.
-    pub code: String,
-    /// For a person.
-    pub message: String,
-}
 
 /// What the gateway said became of a charge. It says so once and for all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,15 +32,6 @@ pub enum Refund {
     Refused(String),
 }
 
-/// What a person has to find out.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Review {
-    /// Whether the gateway has charged: it can't tell any more.
-    ChargeUnknown,
-    /// How the charge is given back: the gateway refuses to, for this reason.
-    RefundRefused(String),
-}
-
 /// What a person found out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Settlement {
@@ -68,48 +51,6 @@ pub enum Settlement {
 
 /// The code of a payment that failed because a person found that it was never charged.
 pub const NOT_CHARGED: &str = "NOT_CHARGED";
-
-/// What can happen to a payment. `settled_by` names the person who said so; empty if it was the gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PaymentEvent {
-    /// The intent to charge was recorded. No money moves before.
-    Requested {
-        /// What is to be charged.
-        money: Money,
-        /// When the order was taken: no call to the gateway came before, whatever store recorded it.
-        order_time: SystemTime,
-    },
-    /// It was charged.
-    Completed {
-        /// The gateway's own name for the charge.
-        gateway_reference: String,
-        /// See [`PaymentEvent`].
-        settled_by: String,
-    },
-    /// It was not charged, and never will be.
-    Failed {
-        /// Why.
-        decline: Decline,
-        /// See [`PaymentEvent`].
-        settled_by: String,
-    },
-    /// The order is being cancelled: nothing may stay charged.
-    CancellationRequested,
-    /// The order is cancelled; nothing was charged, and nothing ever will be.
-    Voided {
-        /// See [`PaymentEvent`].
-        settled_by: String,
-    },
-    /// The order is cancelled; the charge was given back.
-    Refunded {
-        /// The gateway's own name for the refund.
-        gateway_reference: String,
-        /// See [`PaymentEvent`].
-        settled_by: String,
-    },
-    /// A person has to find out what became of the money.
-    ReviewRequired(Review),
-}
 
 /// What can be asked of a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -386,6 +327,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use oncelog::testing::{assert_replay, given};
+    use proptest::prelude::*;
+
     use super::*;
 
     fn money(amount: i64) -> Money {
@@ -436,111 +380,103 @@ mod tests {
         Command::RecordCharge(Receipt::Declined(decline()))
     }
 
-    /// Given what happened, when something is asked: what follows?
-    fn decided(history: &[PaymentEvent], command: &Command) -> Result<Vec<PaymentEvent>, Rejection> {
-        let mut payment = Payment::default();
-        history.iter().for_each(|event| payment.apply(event));
-        payment.decide(command)
-    }
-
     #[test]
     fn the_intent_is_recorded_once() {
         let request = request(500);
-        assert_eq!(decided(&[], &request), Ok(vec![requested()]));
+        given::<Payment>([]).when(&request).then([requested()]);
         for history in [vec![requested()], vec![requested(), completed()]] {
-            assert_eq!(decided(&history, &request), Ok(vec![]));
+            given::<Payment>(&history).when(&request).then([]);
         }
     }
 
     #[test]
     fn an_order_cannot_change_its_amount() {
         let rejection = Rejection::OtherAmount { known: money(500), asked: money(501) };
-        assert_eq!(decided(&[requested()], &request(501)), Err(rejection));
+        given::<Payment>([requested()]).when(request(501)).then_rejected(rejection);
     }
 
     #[test]
     fn what_the_gateway_said_is_recorded_once() {
-        assert_eq!(decided(&[requested()], &charged("ch_1")), Ok(vec![completed()]));
-        assert_eq!(decided(&[requested()], &declined()), Ok(vec![failed()]));
-        assert_eq!(decided(&[requested(), completed()], &charged("ch_1")), Ok(vec![]));
-        assert_eq!(decided(&[requested(), failed()], &declined()), Ok(vec![]));
+        given::<Payment>([requested()]).when(charged("ch_1")).then([completed()]);
+        given::<Payment>([requested()]).when(declined()).then([failed()]);
+        given::<Payment>([requested(), completed()]).when(charged("ch_1")).then([]);
+        given::<Payment>([requested(), failed()]).when(declined()).then([]);
     }
 
     #[test]
     fn a_gateway_that_says_otherwise_later_is_contradicted() {
-        let rejected = Err(Rejection::Contradicted);
-        assert_eq!(decided(&[requested(), completed()], &declined()), rejected);
-        assert_eq!(decided(&[requested(), completed()], &charged("ch_2")), rejected);
-        assert_eq!(decided(&[requested(), failed()], &charged("ch_1")), rejected);
+        given::<Payment>([requested(), completed()]).when(declined()).then_rejected(Rejection::Contradicted);
+        given::<Payment>([requested(), completed()]).when(charged("ch_2")).then_rejected(Rejection::Contradicted);
+        given::<Payment>([requested(), failed()]).when(charged("ch_1")).then_rejected(Rejection::Contradicted);
     }
 
     #[test]
     fn nothing_is_charged_that_nobody_asked_for() {
-        assert_eq!(decided(&[], &charged("ch_1")), Err(Rejection::Unknown));
+        given::<Payment>([]).when(charged("ch_1")).then_rejected(Rejection::Unknown);
     }
 
     use PaymentEvent::{CancellationRequested, ReviewRequired};
 
     #[test]
     fn a_cancelled_payment_is_given_back_or_never_made() {
-        assert_eq!(decided(&[requested()], &Command::Cancel), Ok(vec![CancellationRequested]));
-        assert_eq!(decided(&[requested(), completed()], &Command::Cancel), Ok(vec![CancellationRequested]));
+        given::<Payment>([requested()]).when(&Command::Cancel).then([CancellationRequested]);
+        given::<Payment>([requested(), completed()]).when(&Command::Cancel).then([CancellationRequested]);
         let unknown = [requested(), CancellationRequested];
         let known = [requested(), completed(), CancellationRequested];
         let nothing = Command::RecordRefund(Refund::NothingCharged);
-        assert_eq!(decided(&unknown, &nothing), Ok(vec![voided()]));
-        assert_eq!(decided(&known, &nothing), Err(Rejection::Contradicted));
+        given::<Payment>(&unknown).when(&nothing).then([voided()]);
+        given::<Payment>(&known).when(&nothing).then_rejected(Rejection::Contradicted);
         for before in [&unknown[..], &known[..]] {
-            assert_eq!(decided(before, &Command::Cancel), Ok(vec![]));
-            assert_eq!(decided(before, &given_back()), Ok(vec![refunded()]));
-            assert_eq!(decided(&[before, &[refunded()]].concat(), &given_back()), Ok(vec![]));
-            assert_eq!(decided(&[before, &[refunded()]].concat(), &Command::Cancel), Ok(vec![]));
+            given::<Payment>(before).when(&Command::Cancel).then([]);
+            given::<Payment>(before).when(given_back()).then([refunded()]);
+            given::<Payment>([before, &[refunded()]].concat()).when(given_back()).then([]);
+            given::<Payment>([before, &[refunded()]].concat()).when(&Command::Cancel).then([]);
         }
     }
 
     #[test]
     fn a_charge_that_is_under_way_when_it_is_cancelled_is_recorded_and_then_given_back() {
         let cancelled = [requested(), CancellationRequested];
-        assert_eq!(decided(&cancelled, &charged("ch_1")), Ok(vec![completed()]));
+        given::<Payment>(&cancelled).when(charged("ch_1")).then([completed()]);
         let known = [&cancelled[..], &[completed()]].concat();
-        assert_eq!(decided(&known, &given_back()), Ok(vec![refunded()]));
-        assert_eq!(decided(&cancelled, &declined()), Ok(vec![failed()]));
-        assert_eq!(decided(&[&cancelled[..], &[failed()]].concat(), &Command::Cancel), Ok(vec![]));
+        given::<Payment>(&known).when(given_back()).then([refunded()]);
+        given::<Payment>(&cancelled).when(declined()).then([failed()]);
+        given::<Payment>([&cancelled[..], &[failed()]].concat()).when(&Command::Cancel).then([]);
     }
 
     #[test]
     fn what_was_voided_is_never_charged() {
         let history = [requested(), CancellationRequested, voided()];
-        assert_eq!(decided(&history, &charged("ch_1")), Err(Rejection::Contradicted));
-        assert_eq!(decided(&history, &request(500)), Ok(vec![]));
-        assert_eq!(decided(&[], &Command::Cancel), Ok(vec![voided()]));
-        assert_eq!(decided(&[voided()], &request(500)), Ok(vec![]));
-        assert_eq!(decided(&[voided()], &charged("ch_1")), Err(Rejection::Unknown));
+        given::<Payment>(&history).when(charged("ch_1")).then_rejected(Rejection::Contradicted);
+        given::<Payment>(&history).when(request(500)).then([]);
+        given::<Payment>([]).when(&Command::Cancel).then([voided()]);
+        given::<Payment>([voided()]).when(request(500)).then([]);
+        given::<Payment>([voided()]).when(charged("ch_1")).then_rejected(Rejection::Unknown);
     }
 
     #[test]
     fn what_the_gateway_cannot_tell_is_settled_by_a_person() {
         let review = || ReviewRequired(Review::ChargeUnknown);
-        assert_eq!(decided(&[requested()], &Command::RequireReview), Ok(vec![review()]));
-        assert_eq!(decided(&[requested(), completed()], &Command::RequireReview), Ok(vec![]));
+        given::<Payment>([requested()]).when(&Command::RequireReview).then([review()]);
+        given::<Payment>([requested(), completed()]).when(&Command::RequireReview).then([]);
         let unknown = [requested(), review()];
         let was_charged = settle(Settlement::Charged { reference: "ch_1".to_owned() });
         let by = || "jane".to_owned();
         let charged = PaymentEvent::Completed { gateway_reference: "ch_1".to_owned(), settled_by: by() };
-        assert_eq!(decided(&unknown, &was_charged), Ok(vec![charged.clone()]));
-        assert_eq!(decided(&[&unknown[..], std::slice::from_ref(&charged)].concat(), &was_charged), Ok(vec![]));
-        let not_charged = decided(&unknown, &settle(Settlement::NotCharged)).expect("settled");
+        given::<Payment>(&unknown).when(&was_charged).then([charged.clone()]);
+        given::<Payment>([&unknown[..], std::slice::from_ref(&charged)].concat()).when(&was_charged).then([]);
+        let decision = given::<Payment>(&unknown).when(settle(Settlement::NotCharged)).decision();
+        let not_charged = decision.expect("settled");
         assert!(matches!(&not_charged[..], [PaymentEvent::Failed { decline, .. }] if decline.code == NOT_CHARGED));
-        assert_eq!(decided(&[&unknown[..], &not_charged].concat(), &settle(Settlement::NotCharged)), Ok(vec![]));
+        given::<Payment>([&unknown[..], &not_charged].concat()).when(settle(Settlement::NotCharged)).then([]);
 
         // Cancelled meanwhile.
         let cancelled = [&unknown[..], &[CancellationRequested]].concat();
-        assert_eq!(
-            decided(&cancelled, &settle(Settlement::NotCharged)),
-            Ok(vec![PaymentEvent::Voided { settled_by: by() }])
-        );
+        given::<Payment>(&cancelled)
+            .when(settle(Settlement::NotCharged))
+            .then([PaymentEvent::Voided { settled_by: by() }]);
         let to_be_given_back = [&cancelled[..], &[charged]].concat();
-        assert_eq!(decided(&to_be_given_back, &given_back()), Ok(vec![refunded()]));
+        given::<Payment>(&to_be_given_back).when(given_back()).then([refunded()]);
     }
 
     #[test]
@@ -548,13 +484,37 @@ mod tests {
         let refused = Command::RecordRefund(Refund::Refused("too late".to_owned()));
         let review = ReviewRequired(Review::RefundRefused("too late".to_owned()));
         let history = [requested(), completed(), CancellationRequested];
-        assert_eq!(decided(&history, &refused), Ok(vec![review.clone()]));
+        given::<Payment>(&history).when(&refused).then([review.clone()]);
         let history = [&history[..], &[review]].concat();
-        assert_eq!(decided(&history, &settle(Settlement::NotCharged)), Err(Rejection::NotInReview));
+        given::<Payment>(&history).when(settle(Settlement::NotCharged)).then_rejected(Rejection::NotInReview);
         let by_transfer = settle(Settlement::Refunded { reference: "transfer".to_owned() });
         let refunded =
             PaymentEvent::Refunded { gateway_reference: "transfer".to_owned(), settled_by: "jane".to_owned() };
-        assert_eq!(decided(&history, &by_transfer), Ok(vec![refunded]));
-        assert_eq!(decided(&[requested()], &by_transfer), Err(Rejection::NotInReview));
+        given::<Payment>(&history).when(&by_transfer).then([refunded]);
+        given::<Payment>([requested()]).when(&by_transfer).then_rejected(Rejection::NotInReview);
+    }
+
+    fn any_command() -> impl Strategy<Value = Command> {
+        let refused = || Command::RecordRefund(Refund::Refused("too late".to_owned()));
+        prop_oneof![
+            (1..3_i64).prop_map(request),
+            Just(Command::Cancel),
+            "[ab]".prop_map(|reference| charged(&reference)),
+            Just(declined()),
+            Just(given_back()),
+            Just(refused()),
+            Just(Command::RecordRefund(Refund::NothingCharged)),
+            Just(Command::RequireReview),
+            Just(settle(Settlement::NotCharged)),
+            "[ab]".prop_map(|reference| settle(Settlement::Charged { reference })),
+            "[ab]".prop_map(|reference| settle(Settlement::Refunded { reference })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn replay_equals_the_live_state(commands in prop::collection::vec(any_command(), 0..20)) {
+            assert_replay::<Payment>(&commands);
+        }
     }
 }

@@ -1,3 +1,100 @@
-//! The application: the only room that names every other one.
+//! The application: [`App`] runs what a [`Service`] describes.
+//!
+//! A service says only what is special about it. Flags, subcommands, start, shutdown order, TLS, health, metrics and
+//! telemetry are the same for all services, and are here.
 
 pub mod cli;
+mod serve;
+mod service;
+
+use std::{marker::PhantomData, process::ExitCode};
+
+use tracing::level_filters::LevelFilter;
+
+use self::cli::{Cli, Command};
+pub use self::{
+    cli::Config,
+    serve::{open_store, run},
+    service::{Context, Info, Part, Parts, Service},
+};
+pub use crate::operations::audit::NoArgs;
+use crate::{
+    aggregate::ReadTable as _,
+    edge::{health, listener},
+    operations::{
+        audit::{self, Audit},
+        dead_letters, log, reconcile,
+    },
+    runtime::{failure::Failure, stop, telemetry},
+    store::{Log, Store},
+};
+
+/// The program of a service. Its whole `main` is:
+///
+/// ```ignore
+/// fn main() -> std::process::ExitCode {
+///     oncelog::App::<OrderService>::main()
+/// }
+/// ```
+#[derive(Debug)]
+pub struct App<S>(PhantomData<S>);
+
+impl<S: Service> App<S> {
+    /// Parses the flags of the process, runs the service or the subcommand, and returns the exit code.
+    ///
+    /// Exit codes: 0 for a clean stop, 1 for findings of `audit`, 64 for wrong usage, 69 for a subcommand that failed,
+    /// 70 for a part that ended, 78 for something given that does not work.
+    pub fn main() -> ExitCode {
+        let cli: Cli<S> = match cli::parse() {
+            Ok(cli) => cli,
+            Err(exit) => return exit,
+        };
+        telemetry::init(LevelFilter::INFO);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let result = runtime.map_err(Failure::configuration).and_then(|runtime| match cli.command {
+            None => runtime.block_on(Self::serve(cli.serve)),
+            Some(command) => runtime.block_on(Self::command(command)),
+        });
+        cli::exit(result)
+    }
+
+    async fn serve(config: Config<S>) -> Result<(), Failure> {
+        let shutdown = stop::on_signals().map_err(Failure::configuration)?;
+        let listener = listener::bind(config.listen, "--listen").await?;
+        let store = open_store(&config)?;
+        let cluster = serve::cluster(&config.kafka);
+        run(store, config, listener, cluster, shutdown).await
+    }
+
+    async fn command(command: Command<S>) -> Result<(), Failure> {
+        let identity = serve::identity::<S>();
+        let open_log = |store| Log::open(store, identity).map_err(Failure::configuration);
+        match command {
+            Command::Log { store, stream, log } => log::show(&open_log(&store.store)?, S::TOPIC, stream.stream, &log),
+            Command::Reconcile { store, reconcile, kafka } => {
+                let table = S::Table::source();
+                let store = Store::open(&store.store, identity, table).map_err(Failure::configuration)?;
+                reconcile::run::<S::Table>(serve::publication::<S>(&store, &kafka)?, reconcile).await
+            }
+            Command::Audit { store, extra, audit: args, kafka } => {
+                let audit = Audit::<S::Domain> {
+                    log: open_log(&store.store)?,
+                    client: kafka.client(S::INFO.name)?,
+                    service: S::INFO.name,
+                    topic: S::TOPIC,
+                    follows: S::follows(),
+                    stream_word: S::INFO.stream,
+                };
+                audit::run::<S::Domain, S::Audit>(audit, extra, args).await
+            }
+            Command::Rebuild { store } => {
+                Store::rebuild(&store.store, identity, S::Table::source()).map_err(Failure::configuration)
+            }
+            Command::DeadLetters { command } => {
+                let shutdown = stop::on_signals().map_err(Failure::configuration)?;
+                dead_letters::run(S::INFO.name, command, shutdown).await
+            }
+            Command::Health { listen, ops_listen } => health::check(ops_listen.unwrap_or(listen)),
+        }
+    }
+}

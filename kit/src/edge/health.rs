@@ -39,7 +39,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// The subcommand `health`: asks the service that listens on an address whether it is ready. For containers, which
 /// have no curl.
-pub fn ask(listen: SocketAddr) -> Result<(), Failure> {
+pub fn check(listen: SocketAddr) -> Result<(), Failure> {
     let reachable = match listen.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
         ip if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listen.port())),
@@ -71,17 +71,19 @@ pub struct Health {
     ready: watch::Sender<bool>,
     /// Whom the service depends on besides, by the name in gRPC's health.
     others: Vec<(&'static str, Silence)>,
+    /// Whether the service follows a topic.
+    has_inbox: bool,
 }
 
 impl Health {
     /// Ready from the start: a store that is open can write until it fails to.
-    pub fn new(store: &Store, name: &'static str) -> Self {
+    pub fn new(store: &Store, name: &'static str, has_inbox: bool) -> Self {
         let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(true));
-        Self { reporter, name, store: store.writable(), ready, others: Vec::new() }
+        Self { reporter, name, store: store.writable(), ready, others: Vec::new(), has_inbox }
     }
 
     /// Another name: not serving once nobody has answered for long.
-    pub fn and(mut self, name: &'static str, silence: Silence) -> Self {
+    pub fn with_dependency(mut self, name: &'static str, silence: Silence) -> Self {
         self.others.push((name, silence));
         self
     }
@@ -126,8 +128,9 @@ impl Health {
 
     async fn tell(&mut self, states: States, others: &[(&str, bool)]) {
         self.ready.send_replace(states.ready);
-        let named = [("", states.ready), (self.name, states.ready), ("relay", states.relay), ("inbox", states.inbox)];
-        for (name, good) in named.iter().chain(others) {
+        let named = [("", states.ready), (self.name, states.ready), ("relay", states.relay)];
+        let inbox = self.has_inbox.then_some(("inbox", states.inbox));
+        for (name, good) in named.iter().chain(&inbox).chain(others) {
             let (name, good) = (*name, *good);
             let status = if good { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.reporter.set_service_status(name, status).await;

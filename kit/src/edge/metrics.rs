@@ -21,7 +21,8 @@ use prometheus_client::{
 use crate::{
     edge::call_error::CallError,
     event::Position,
-    runtime::metrics::{InboxMetrics, RelayMetrics},
+    inbox::InboxMetrics,
+    relay::RelayMetrics,
     store::{ReadError, Store},
 };
 
@@ -37,8 +38,6 @@ pub struct Metrics {
     head: Gauge,
     backlog: Gauge,
     oldest_unpublished: Gauge<f64, AtomicU64>,
-    unread: Gauge,
-    oldest_unread: Gauge<f64, AtomicU64>,
 }
 
 /// How far relay and inbox are.
@@ -54,28 +53,33 @@ pub struct Progress {
 
 impl Metrics {
     /// The metrics of the service that has this store, writes one topic and reads another; `more` adds its own.
-    pub fn new(store: &Store, writes: &str, reads: &str, more: impl FnOnce(&mut Registry)) -> Self {
+    pub fn new(
+        store: &Store,
+        topic: &str,
+        follows: impl IntoIterator<Item = &'static str>,
+        more: impl FnOnce(&mut Registry),
+    ) -> Self {
         let mut registry = Registry::default();
         let mut metrics = Self {
             store: store.clone(),
             relay: RelayMetrics::default(),
-            inbox: InboxMetrics::default(),
+            inbox: InboxMetrics::new(follows),
             registry: Arc::default(),
             head: Gauge::default(),
             backlog: Gauge::default(),
             oldest_unpublished: Gauge::default(),
-            unread: Gauge::default(),
-            oldest_unread: Gauge::default(),
         };
         // Until the relay has asked the cluster: what was stored before this start counts as published.
         metrics.relay.published.store(store.opened_at().0, Ordering::Relaxed);
-        metrics.register(&mut registry, writes, reads);
+        metrics.register_store(&mut registry);
+        metrics.register_relay(&mut registry, topic);
+        metrics.register_inbox(&mut registry);
         more(&mut registry);
         metrics.registry = Arc::new(registry);
         metrics
     }
 
-    fn register(&self, registry: &mut Registry, writes: &str, reads: &str) {
+    fn register_store(&self, registry: &mut Registry) {
         let kept = self.store.metrics();
         let store = registry.sub_registry_with_prefix("event_store");
         store.register("events", "Events that were appended, by type", kept.events.clone());
@@ -91,10 +95,12 @@ impl Metrics {
             kept.refused.clone(),
         );
         store.register("head_position", "The newest event's position", self.head.clone());
+    }
 
+    fn register_relay(&self, registry: &mut Registry, topic: &str) {
         let system = ("messaging_system".into(), "kafka".into());
-        let written = [system.clone(), ("messaging_destination_name".into(), writes.to_owned().into())];
-        let relay = registry.sub_registry_with_labels(written.into_iter());
+        let labels = [system, ("messaging_destination_name".into(), topic.to_owned().into())];
+        let relay = registry.sub_registry_with_labels(labels.into_iter());
         relay.register("messaging_client_sent_messages", "Events that were published", self.relay.sent.clone());
         relay.register_with_unit(
             "messaging_client_operation_duration",
@@ -116,9 +122,13 @@ impl Metrics {
             "Attempts to publish that failed and were made again",
             self.relay.failures.clone(),
         );
+    }
 
-        let read = [system, ("messaging_destination_name".into(), reads.to_owned().into())];
-        let inbox = registry.sub_registry_with_labels(read.into_iter());
+    fn register_inbox(&self, registry: &mut Registry) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        let inbox = registry;
         inbox.register(
             "messaging_client_consumed_messages",
             "Records that were read: handled, ignored, newer than this program, dead_lettered",
@@ -133,13 +143,13 @@ impl Metrics {
         inbox.register(
             "inbox_unread_records",
             "Records in the topic that are not read, as of the last few seconds",
-            self.unread.clone(),
+            self.inbox.unread.clone(),
         );
         inbox.register_with_unit(
             "inbox_oldest_unread_record_age",
             "How long ago everything that was published was known to be read",
             Unit::Seconds,
-            self.oldest_unread.clone(),
+            self.inbox.oldest_unread.clone(),
         );
         inbox.register(
             "inbox_failures",
@@ -174,7 +184,7 @@ impl Metrics {
         Ok(Progress {
             unpublished,
             oldest_unpublished: waiting_since.map_or(Duration::ZERO, age),
-            oldest_unread: age(self.inbox.known_read()),
+            oldest_unread: self.inbox.oldest_unread(),
         })
     }
 
@@ -183,8 +193,7 @@ impl Metrics {
         self.head.set(as_gauge(self.store.head().borrow().0));
         self.backlog.set(as_gauge(progress.unpublished));
         self.oldest_unpublished.set(progress.oldest_unpublished.as_secs_f64());
-        self.unread.set(self.inbox.unread.load(Ordering::Relaxed));
-        self.oldest_unread.set(progress.oldest_unread.as_secs_f64());
+        self.inbox.update_gauges();
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         Ok(text)

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     edge::call_error::Violation,
     event::{StreamId, from_micros, to_micros},
+    store::{Column, Query},
 };
 
 /// How many entries a page has if nobody says how many.
@@ -65,6 +66,16 @@ impl Page {
             },
         };
         if violations.is_empty() { Ok(Self { size, after, filter }) } else { Err(violations) }
+    }
+
+    /// The query for this page, by the column of the creation time: one row more than the page has, to tell whether
+    /// there is a next page.
+    pub fn query(&self, create_time: Column) -> Query {
+        let query = Query::all().newest_first(create_time).limit(self.size + 1);
+        match self.after {
+            Some(Place { create_time, id }) => query.after(create_time, id),
+            None => query,
+        }
     }
 
     /// Cuts the list to the page, where one entry more than that was asked for, and returns the token of the next one.

@@ -41,7 +41,7 @@ impl DeadLetters {
 
     /// Sets a record aside. Once it returns, the record is in the dead-letter topic; after a failure it may
     /// be. One that is set aside twice is recognized by its origin.
-    pub fn set_aside(&mut self, record: &Received, reason: &str) -> Result<(), KafkaError> {
+    pub fn send(&mut self, record: &Received, reason: &str) -> Result<(), KafkaError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
             None => Producer::create(&self.client.producer())?,
@@ -90,8 +90,13 @@ impl FromStr for Origin {
 }
 
 impl Origin {
+    /// The topic that the record was consumed from first.
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Where a record came from: for one that was put back, where it had been read at first.
-    fn of(record: &Received) -> Self {
+    pub(crate) fn of(record: &Received) -> Self {
         Self::told_by(record).unwrap_or_else(|| Self {
             topic: record.topic.clone(),
             partition: record.partition,
@@ -106,6 +111,11 @@ impl Origin {
             offset: record.header(OFFSET)?.parse().ok()?,
         })
     }
+}
+
+/// Returns whether a record is a replay of a dead letter.
+pub(crate) fn is_retry(record: &Received) -> bool {
+    record.topic.ends_with(RETRIES)
 }
 
 /// How often a record had failed before it was read this time.
@@ -153,16 +163,29 @@ pub(crate) fn mark(record: &Received) -> Option<(Origin, u32)> {
     Some((Origin::told_by(record)?, failures(record)))
 }
 
-/// What a record in the dead letters or the retries tells of one in the topic that it came from: its partition and offset
-/// there, and how often it had failed.
-pub(crate) fn failures_of(record: &Received, topic: &str) -> Option<(i32, i64, u32)> {
-    let origin = Origin::told_by(record).filter(|origin| origin.topic == topic)?;
-    Some((origin.partition, origin.offset, failures(record)))
+/// A failed record, as a dead letter or a replay of it describes it.
+pub(crate) struct Failed {
+    /// The topic that the record was consumed from first.
+    pub(crate) topic: String,
+    /// The partition there.
+    pub(crate) partition: i32,
+    /// The offset there.
+    pub(crate) offset: i64,
+    /// How often it had failed.
+    pub(crate) failures: u32,
+}
+
+impl Failed {
+    /// The failed record that a record of the dead letters or the retries describes.
+    pub(crate) fn described_by(record: &Received) -> Option<Self> {
+        let Origin { topic, partition, offset } = Origin::told_by(record)?;
+        Some(Self { topic, partition, offset, failures: failures(record) })
+    }
 }
 
 fn letter(topic: &str, record: &Received, reason: &str) -> Record {
     // The headers of someone else's topic are not believed: only what was put back has an origin and a count.
-    let again = record.topic.ends_with(RETRIES);
+    let again = is_retry(record);
     let origin =
         if again { Origin::of(record) } else { Origin::of(&Received { headers: Vec::new(), ..record.clone() }) };
     let failures = if again { failures(record) + 1 } else { 1 };

@@ -1,389 +1,297 @@
-//! The inbox: topics → domain → store, every record's effect once.
+//! The inbox: consumes followed topics into the domain, so that every record has its effect once.
 //!
-//! How far each partition was read is kept in the store and committed together with the effect. Offsets in
-//! Kafka are written too, for its lag tools, and never read. A record that cannot be read is set aside.
+//! The offset of each partition is kept in the store and committed together with the effect. Offsets are committed to
+//! Kafka too, for its lag tools, and never read. A record that cannot be read, or that the domain rejects, goes to the
+//! dead letters, and its partition continues.
 //!
-//! The partitions are assigned by hand, all of them to this process, and no consumer group decides: a
-//! store has one process, and its offsets are in it, so a rebalance could only add ways to fail.
+//! The partitions are assigned by hand, all of them to this process, without a consumer group. A store has one process,
+//! and its offsets are in it, so a rebalance could only add ways to fail.
 
+mod consumer;
 pub mod dead_letters;
-mod effects;
-mod lag;
+mod decisions;
+mod error;
+mod metrics;
 mod progress;
+mod reader;
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, future, sync::Arc, time::Instant};
 
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _},
-    error::{KafkaError, RDKafkaErrorCode},
-};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
 use self::{
-    effects::Effects,
-    lag::{Consumer, Lag},
+    consumer::{Consumer, Lag},
+    dead_letters::DeadLetters,
+    decisions::{Decisions, Verdict},
+    error::{Session, SessionEnd},
+    metrics::RecordOutcome,
     progress::{Offsets, Progress},
 };
+pub use self::{
+    error::InboxError,
+    metrics::InboxMetrics,
+    reader::{Follow, Instruction, Reader},
+};
 use crate::{
-    aggregate::{Aggregate, LoadError},
-    event::{Position, StreamId},
-    inbox::dead_letters::DeadLetters,
+    aggregate::ReadTable,
+    event::Position,
     kafka::{
-        client::{self, Client},
+        client::Client,
         cluster::Cluster,
-        record::{Incoming, Received},
+        record::Received,
         topics::{self, Topic, TopicError},
     },
     runtime::{
         backoff::Backoff,
         fault::{self, Step},
-        metrics::InboxMetrics,
         spans::Spans,
         stop::Stop,
     },
-    store::{Commit, CommitError, ReadError, Store},
+    store::{Commit, CommitError, Store},
 };
 
-/// How many records share one commit at most.
-const BATCH: usize = 500;
+/// The cluster that offsets of the embedded broker are stored under. Its real id changes with each start.
+const EPHEMERAL: &str = "embedded";
 
-/// How long the inbox sleeps at most before it looks whether it is to stop.
-const POLL: Duration = Duration::from_millis(100);
-
-/// What a record asks of this service.
-#[derive(Debug)]
-pub enum Asked<C> {
-    /// To execute a command on a stream.
-    Command(StreamId, C),
-    /// Nothing: it is of no interest here.
-    Nothing,
-    /// It is of a kind that came after this program; skipped and counted.
-    Newer,
-}
-
-/// Reads events of another service's topic into one's own domain.
-pub struct Inbox<A: Aggregate> {
-    /// Where effects and offsets go.
+/// Consumes the topics of other services into the domain of this one.
+pub struct Inbox<T: ReadTable> {
+    /// The store of effects and offsets.
     pub store: Store,
-    /// Where the topic is.
+    /// The client of the cluster.
     pub client: Client,
-    /// The name of the service: its consumer group, and the prefix of its dead-letter topic.
+    /// The name of the service: its consumer group, and the prefix of its dead-letter and retries topics.
     pub service: &'static str,
-    /// The topic that is read. The inbox waits for it and never makes it. What was set aside and put back is read
-    /// beside it, from a topic of the service's own.
-    pub topic: String,
-    /// The topic for what cannot be read; made by the inbox.
+    /// The topics, each with its reader. The inbox waits for them and never creates them.
+    pub follows: Vec<Follow<T::Domain>>,
+    /// The topic of dead letters. The inbox creates it, and the topic of replays with the same settings.
     pub dead_letters: Topic,
-    /// How the cluster came to be.
+    /// How long the cluster lives.
     pub cluster: Cluster,
-    /// Says what a record asks for, or why it cannot be read.
-    pub reader: Reader<A::Command>,
-    /// What is counted and measured.
+    /// The metrics.
     pub metrics: InboxMetrics,
-    /// A span for each record that asks for something.
+    /// Makes a span for each record that leads to a command.
     pub spans: Spans,
-    /// The relay's word that the store belongs to this cluster. Nothing is read before.
-    pub agreed: watch::Receiver<bool>,
+    /// Becomes true once the relay has confirmed that the store belongs to this cluster. Nothing is consumed before.
+    pub publisher_confirmed: watch::Receiver<bool>,
 }
 
-/// Says what a record asks for, or why it cannot be read.
-pub type Reader<C> = fn(&Incoming<'_>) -> Result<Asked<C>, String>;
-
-/// Why the inbox cannot go on without a person.
-#[derive(Debug, thiserror::Error)]
-pub enum InboxError {
-    /// Records that were never read are gone.
-    #[error(
-        "{topic}/{partition} was read up to offset {offset:?}, and Kafka no longer has it: \
-         records were deleted before they were read, or the topic was made anew"
-    )]
-    OffsetLost {
-        /// The topic.
-        topic: String,
-        /// The partition, where Kafka tells it.
-        partition: i32,
-        /// The next offset that was to be read.
-        offset: Option<i64>,
-    },
-    /// The store could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The store holds what this program cannot read.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Another process reads for this store, or the store is closed.
-    #[error(transparent)]
-    Commit(CommitError),
+/// What outlives a session with the cluster.
+struct Memory {
+    backoff: Backoff,
+    dead_letters: DeadLetters,
+    newer: NewerEvents,
 }
 
-/// Why a session with the cluster ended.
-enum Ending {
-    Error(InboxError),
-    Kafka(KafkaError),
-    Topic(TopicError),
-    Stop,
-}
-
-impl<E: Into<InboxError>> From<E> for Ending {
-    fn from(error: E) -> Self {
-        Self::Error(error.into())
-    }
-}
-
-impl<A: Aggregate> Inbox<A> {
-    /// Reads until asked to stop.
+impl<T: ReadTable> Inbox<T> {
+    /// Consumes until a shutdown is requested.
     pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
-        let topic = &self.topic;
-        let mut backoff = Backoff::new(format!("reading {topic}"), self.metrics.failures.clone());
-        let mut dead_letters = DeadLetters::new(self.client.clone(), self.dead_letters.name.clone());
-        let mut newer = Newer::new();
-        let mut agreed = self.agreed.clone();
-        match stop.block_on(agreed.wait_for(|agreed| *agreed)) {
+        let mut confirmed = self.publisher_confirmed.clone();
+        match stop.block_on(confirmed.wait_for(|confirmed| *confirmed)) {
             None => return Ok(()),
             Some(Ok(_)) => {}
-            // The relay has ended, and says why: this part only waits to be stopped.
+            // The relay has ended and reports why. This part only waits to be stopped.
             Some(Err(_closed)) => {
                 stop.block_on(future::pending::<()>());
                 return Ok(());
             }
         }
+        let mut memory = Memory {
+            backoff: Backoff::new(format!("reading {}", self.topics().join(", ")), self.metrics.failure_counters()),
+            dead_letters: DeadLetters::new(self.client.clone(), self.dead_letters.name.clone()),
+            newer: NewerEvents::default(),
+        };
         loop {
-            let Err(ending) = self.read(stop, &mut backoff, &mut dead_letters, &mut newer);
-            match ending {
-                Ending::Stop => return Ok(()),
-                Ending::Error(error) => return Err(error),
-                Ending::Kafka(error) => backoff.wait(stop, &error),
-                Ending::Topic(error) => backoff.wait(stop, &error),
+            let Err(end) = self.session(stop, &mut memory);
+            match end {
+                SessionEnd::Stop => return Ok(()),
+                SessionEnd::Refused(error) => return Err(error),
+                SessionEnd::Kafka(error) => memory.backoff.wait(stop, &error),
+                SessionEnd::Topic(error) => memory.backoff.wait(stop, &error),
             }
         }
     }
 
-    fn read(
-        &self,
-        stop: &Stop,
-        backoff: &mut Backoff,
-        dead_letters: &mut DeadLetters,
-        newer: &mut Newer,
-    ) -> Result<Infallible, Ending> {
-        if stop.is_requested() {
-            return Err(Ending::Stop);
-        }
-        let kafka = Ending::Kafka;
-        let cluster = match self.cluster {
-            Cluster::Existing => topics::cluster_id(&self.client).map_err(kafka)?,
-            Cluster::New { .. } => "embedded".to_owned(),
-        };
-        let missing = || kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
-        let partitions = topics::partitions(&self.client, &self.topic).map_err(kafka)?.ok_or_else(missing)?;
-        let retries = Topic { name: dead_letters::retries_of(self.service), ..self.dead_letters.clone() };
-        let ensure = |topic| stop.block_on(topics::ensure(&self.client, topic)).ok_or(Ending::Stop);
-        ensure(&self.dead_letters)?.map_err(Ending::Topic)?;
-        let retried = ensure(&retries)?.map_err(Ending::Topic)?;
-        let read = [(&self.topic, partitions), (&retries.name, retried)];
-        let mut offsets = Offsets::new();
-        for (topic, _) in read {
-            let stored = self.store.offsets_blocking(&cluster, topic)?;
-            offsets.extend(stored.into_iter().map(|(partition, offset)| ((topic.clone(), partition), offset)));
-        }
-        let mut config = self.client.consumer();
-        config.set("statistics.interval.ms", "2000"); // tells how much is unread
-        let consumer: Consumer = config.create_with_context(Lag(self.metrics.clone())).map_err(kafka)?;
-        consumer.assign(&self.assignment(read, &offsets).map_err(kafka)?).map_err(kafka)?;
-        backoff.reset();
-        tracing::info!(topic = self.topic, partitions, "reading");
+    fn topics(&self) -> Vec<&'static str> {
+        self.follows.iter().map(|follow| follow.topic).collect()
+    }
 
-        let mut progress = Progress::new(cluster, offsets);
+    fn session(&self, stop: &Stop, memory: &mut Memory) -> Session {
+        if stop.is_requested() {
+            return Err(SessionEnd::Stop);
+        }
+        let (consumer, mut progress) = self.connect(stop)?;
+        memory.backoff.reset();
         loop {
             if stop.is_requested() {
-                return Err(Ending::Stop);
+                return Err(SessionEnd::Stop);
             }
-            tell_kafka(&consumer, progress.news());
-            let batch = self.poll(&consumer, &progress.read, backoff)?;
-            if batch.is_empty() && backoff.is_waiting() && topics::partitions(&self.client, &self.topic).is_ok() {
-                backoff.reset();
+            consumer.report_offsets(progress.take_report());
+            let batch = consumer.poll(&progress.read, &mut memory.backoff)?;
+            if batch.is_empty() && memory.backoff.is_waiting() && self.is_reachable() {
+                memory.backoff.reset();
             }
             if batch.is_empty() && progress.is_stored() {
                 continue;
             }
             let began = Instant::now();
             progress.add(&batch);
-            let skipped = self.handle(&batch, &mut progress, dead_letters, stop, backoff)?;
-            if let Some(time) = batch.last().and_then(|last| last.time) {
-                self.metrics.batch_duration.observe(began.elapsed().as_secs_f64());
-                self.metrics.read_through(time);
-            }
-            count(newer, skipped);
-            backoff.reset();
+            let topics = self.handle(&batch, &mut progress, stop, memory)?;
+            self.observe(&batch, &topics, began);
+            memory.backoff.reset();
         }
     }
 
-    fn assignment(&self, topics: [(&String, i32); 2], offsets: &Offsets) -> Result<TopicPartitionList, KafkaError> {
-        let new = matches!(self.cluster, Cluster::New { .. });
-        let mut list = TopicPartitionList::new();
-        for (topic, partitions) in topics {
-            for partition in 0..partitions {
-                let offset = match offsets.get(&(topic.clone(), partition)) {
-                    Some(offset) if !new => Offset::Offset(*offset),
-                    // Not the beginning of what is left: what was deleted before it was read is an error too.
-                    _ => Offset::Offset(0),
-                };
-                list.add_partition_offset(topic, partition, offset)?;
-            }
+    /// Waits for the followed topics, creates the inbox's own, and assigns all partitions from the stored offsets.
+    fn connect(&self, stop: &Stop) -> Result<(Consumer, Progress), SessionEnd> {
+        let cluster = match self.cluster {
+            Cluster::Durable => topics::cluster_id(&self.client).map_err(SessionEnd::Kafka)?,
+            Cluster::Ephemeral { .. } => EPHEMERAL.to_owned(),
+        };
+        let mut consumed = Vec::new();
+        for topic in self.topics() {
+            let partitions = topics::partitions(&self.client, topic).map_err(SessionEnd::Kafka)?;
+            let missing = || SessionEnd::Topic(TopicError::Missing { topic: topic.to_owned() });
+            consumed.push((topic.to_owned(), partitions.ok_or_else(missing)?));
         }
-        Ok(list)
-    }
-
-    /// Waits for a record and takes what else is there by then.
-    fn poll(&self, consumer: &Consumer, offsets: &Offsets, backoff: &mut Backoff) -> Result<Vec<Received>, Ending> {
-        let mut batch = Vec::new();
-        let mut patience = POLL;
-        while batch.len() < BATCH {
-            match consumer.poll(patience) {
-                Some(Ok(message)) => batch.push(Received::from_librdkafka(&message)),
-                Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {
-                    backoff.say(&KafkaError::MessageConsumption(code));
-                }
-                Some(Err(KafkaError::MessageConsumption(
-                    RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-                ))) => return Err(self.offset_lost(consumer, offsets)),
-                Some(Err(error)) => return Err(Ending::Kafka(error)),
-                None => break,
-            }
-            patience = Duration::ZERO;
+        let retries = Topic { name: dead_letters::retries_of(self.service), ..self.dead_letters.clone() };
+        let ensure = |topic| {
+            let partitions = stop.block_on(topics::ensure(&self.client, topic)).ok_or(SessionEnd::Stop)?;
+            partitions.map_err(SessionEnd::Topic)
+        };
+        ensure(&self.dead_letters)?;
+        let partitions = ensure(&retries)?;
+        consumed.push((retries.name.clone(), partitions));
+        let mut offsets = Offsets::new();
+        for (topic, _) in &consumed {
+            let stored = self.store.offsets_blocking(&cluster, topic)?;
+            offsets.extend(stored.into_iter().map(|(partition, offset)| ((topic.clone(), partition), offset)));
         }
-        Ok(batch)
+        let none = Offsets::new();
+        let from = if matches!(self.cluster, Cluster::Durable) { &offsets } else { &none };
+        let lag = Lag { metrics: self.metrics.clone(), topics: self.topics(), retries: retries.name };
+        let assigned = consumed.iter().map(|(topic, partitions)| (topic.as_str(), *partitions));
+        let consumer = Consumer::open(&self.client, assigned, from, lag).map_err(SessionEnd::Kafka)?;
+        for (topic, partitions) in consumed.iter().take(self.follows.len()) {
+            tracing::info!(topic, partitions, "reading");
+        }
+        Ok((consumer, Progress::new(cluster, offsets)))
     }
 
-    /// librdkafka does not say which partition it was: it is one whose offset is outside of what Kafka has.
-    fn offset_lost(&self, consumer: &Consumer, offsets: &Offsets) -> Ending {
-        let assigned = consumer.assignment().map(|list| list.to_topic_map()).unwrap_or_default();
-        let next = |place: &(String, i32)| offsets.get(place).copied().unwrap_or(0);
-        let lost = assigned.into_keys().find(|place| {
-            consumer
-                .fetch_watermarks(&place.0, place.1, client::ANSWER)
-                .is_ok_and(|(low, high)| !(low..=high).contains(&next(place)))
-        });
-        let offset = lost.as_ref().map(next);
-        let (topic, partition) = lost.unwrap_or_else(|| (self.topic.clone(), -1));
-        Ending::Error(InboxError::OffsetLost { topic, partition, offset })
+    fn is_reachable(&self) -> bool {
+        self.follows.first().is_some_and(|follow| topics::partitions(&self.client, follow.topic).is_ok())
     }
 
-    /// Gives the batch its effect and commits it with the offsets; again when a stream was changed in between, or when
-    /// the store could not write. Returns the types of the events that were skipped for being newer.
+    /// Gives a batch its effect and commits it with the offsets. Returns the followed topic of each record.
+    ///
+    /// Decides again when a stream was changed in between, or when the store could not write. The batch stays in memory
+    /// meanwhile, so that no record is sent to the dead letters twice.
     fn handle(
         &self,
         batch: &[Received],
         progress: &mut Progress,
-        dead_letters: &mut DeadLetters,
         stop: &Stop,
-        backoff: &mut Backoff,
-    ) -> Result<Vec<String>, Ending> {
-        let mut set_aside = vec![false; batch.len()];
+        memory: &mut Memory,
+    ) -> Result<Vec<&'static str>, SessionEnd> {
+        let mut is_dead_lettered = vec![false; batch.len()];
         loop {
             if stop.is_requested() {
-                return Err(Ending::Stop);
+                return Err(SessionEnd::Stop);
             }
-            let mut effects = Effects::<A>::new(self);
-            for (record, set_aside) in batch.iter().zip(&mut set_aside) {
-                let Err(reason) = effects.add(record)? else { continue };
-                if !std::mem::replace(set_aside, true) {
-                    let failed = || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
-                    fault::around(Step::SetAside, failed, || dead_letters.set_aside(record, &reason))
-                        .map_err(Ending::Kafka)?;
-                    tracing::warn!(record = %record.place(), reason, "set aside a record that cannot be read");
+            let mut decisions = Decisions::of(self, batch)?;
+            let records = std::mem::take(&mut decisions.records);
+            for ((record, decision), is_dead_lettered) in batch.iter().zip(&records).zip(&mut is_dead_lettered) {
+                if let (Verdict::Rejected(reason), false) = (&decision.verdict, *is_dead_lettered) {
+                    self.dead_letter(record, reason, &mut memory.dead_letters)?;
+                    *is_dead_lettered = true;
                 }
             }
-            let (newer, ignored) = (std::mem::take(&mut effects.newer), effects.ignored);
-            let mut spans = std::mem::take(&mut effects.spans);
-            let appends = effects.into_appends();
-            let led_to_nothing = appends.is_empty() && !set_aside.contains(&true);
-            let committed = if led_to_nothing && !batch.is_empty() && progress.may_wait() {
-                Ok(())
-            } else {
-                let commit = Commit { appends, offsets: progress.moves(), table: None };
-                self.commit(commit).map(|_| progress.committed())
-            };
-            if let Err(error) = &committed {
-                spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
+            let has_dead_letters = is_dead_lettered.contains(&true);
+            if !self.commit(decisions, has_dead_letters || batch.is_empty(), progress, stop, &mut memory.backoff)? {
+                continue;
             }
-            drop(spans);
-            let committed = match committed {
-                // The batch stays in hand, so that nothing of it is set aside twice.
-                Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
-                    backoff.wait(stop, &error);
-                    // It may have been made all the same, and could not be made a second time.
-                    if !progress.is_in(&self.store)? {
-                        continue;
-                    }
-                    progress.committed();
-                    Ok(())
+            for (decision, is_dead_lettered) in records.iter().zip(is_dead_lettered) {
+                let outcome = if is_dead_lettered { RecordOutcome::DeadLettered } else { decision.verdict.outcome() };
+                self.metrics.count(decision.topic, outcome, 1);
+                if let (RecordOutcome::Newer, Verdict::Newer(event_type)) = (outcome, &decision.verdict) {
+                    memory.newer.count(event_type);
                 }
-                answered => answered,
-            };
-            match committed {
-                Ok(()) => {
-                    let set_aside = set_aside.iter().filter(|set_aside| **set_aside).count();
-                    self.metrics.count("dead_lettered", set_aside);
-                    self.metrics.count("newer", newer.len());
-                    self.metrics.count("ignored", ignored);
-                    self.metrics.count("handled", batch.len().saturating_sub(set_aside + newer.len() + ignored));
-                    return Ok(newer);
-                }
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(Ending::Error(InboxError::Commit(error))),
             }
+            return Ok(records.iter().map(|decision| decision.topic).collect());
         }
     }
 
-    fn commit(&self, commit: Commit) -> Result<Position, CommitError> {
+    /// Sends a record to the dead letters. Once this returns, it is there.
+    fn dead_letter(&self, record: &Received, reason: &str, dead_letters: &mut DeadLetters) -> Result<(), SessionEnd> {
+        let failed = || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
+        fault::around(Step::SetAside, failed, || dead_letters.send(record, reason)).map_err(SessionEnd::Kafka)?;
+        tracing::warn!(record = %record.place(), reason, "sent a record to the dead letters");
+        Ok(())
+    }
+
+    /// Commits decisions together with the offsets. Returns false where the batch must be decided again.
+    fn commit(
+        &self,
+        mut decisions: Decisions<'_, T>,
+        must_commit: bool,
+        progress: &mut Progress,
+        stop: &Stop,
+        backoff: &mut Backoff,
+    ) -> Result<bool, SessionEnd> {
+        let mut spans = std::mem::take(&mut decisions.spans);
+        let appends = decisions.into_appends();
+        if appends.is_empty() && !must_commit && progress.may_wait() {
+            return Ok(true);
+        }
+        let committed = self.store(Commit { appends, offsets: progress.moves(), ..Commit::default() });
+        if let Err(error) = &committed {
+            spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
+        }
+        drop(spans);
+        match committed {
+            Ok(_) => {}
+            Err(CommitError::Conflict { .. }) => return Ok(false),
+            Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
+                backoff.wait(stop, &error);
+                // The commit may have been made all the same, and then could not be made a second time.
+                if !progress.is_in(&self.store)? {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(SessionEnd::Refused(InboxError::Commit(error))),
+        }
+        progress.committed();
+        Ok(true)
+    }
+
+    fn store(&self, commit: Commit) -> Result<Position, CommitError> {
         let mut commit = Some(commit);
         let failed = || CommitError::Unavailable(Arc::new(rusqlite::Error::InvalidQuery));
         fault::around(Step::InboxCommit, failed, || self.store.commit_blocking(commit.take().unwrap_or_default()))
     }
+
+    fn observe(&self, batch: &[Received], topics: &[&'static str], began: Instant) {
+        for follow in &self.follows {
+            let last = batch.iter().zip(topics).rfind(|(_, topic)| **topic == follow.topic);
+            if let Some(time) = last.and_then(|(record, _)| record.time) {
+                self.metrics.observe_batch(follow.topic, began.elapsed());
+                self.metrics.set_read_through(follow.topic, time);
+            }
+        }
+    }
 }
 
-/// How many events of each type were skipped because they came after this program.
-type Newer = HashMap<String, u64>;
+/// Counts the skipped events of each type that this program does not know.
+#[derive(Default)]
+struct NewerEvents(HashMap<String, u64>);
 
-fn count(newer: &mut Newer, skipped: Vec<String>) {
-    for event_type in skipped {
-        let count = newer.entry(event_type.clone()).or_default();
+impl NewerEvents {
+    fn count(&mut self, event_type: &str) {
+        let count = self.0.entry(event_type.to_owned()).or_default();
         *count += 1;
         if *count == 1 {
-            tracing::warn!(event_type, "skipping events of a type that came after this program");
+            tracing::warn!(event_type, "skipping events of a type that is newer than this program");
         }
         tracing::debug!(event_type, count = *count, "skipped a newer event");
     }
-}
-
-/// For Kafka's lag tools alone: a failure costs nothing, and nothing here reads it.
-fn tell_kafka(consumer: &Consumer, news: Option<Offsets>) {
-    let Some(news) = news else { return };
-    let mut list = TopicPartitionList::new();
-    for ((topic, partition), offset) in news {
-        let _ = list.add_partition_offset(&topic, partition, Offset::Offset(offset));
-    }
-    let _ = consumer.commit(&list, CommitMode::Async);
-}
-
-/// What librdkafka mends by itself.
-fn is_passing(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::Resolve
-            | RDKafkaErrorCode::OperationTimedOut
-            | RDKafkaErrorCode::RequestTimedOut
-            | RDKafkaErrorCode::NotLeaderForPartition
-            | RDKafkaErrorCode::LeaderNotAvailable
-            | RDKafkaErrorCode::NetworkException
-    )
 }

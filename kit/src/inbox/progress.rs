@@ -80,7 +80,7 @@ impl Progress {
     }
 
     /// What Kafka is to be told, now and then.
-    pub(super) fn news(&mut self) -> Option<Offsets> {
+    pub(super) fn take_report(&mut self) -> Option<Offsets> {
         if self.told == self.stored || self.told_at.elapsed() < PUT_OFF {
             return None;
         }

@@ -31,9 +31,9 @@ pub struct KafkaArgs {
     #[arg(long, env, value_name = "FILE")]
     pub kafka_config: Option<PathBuf>,
 
-    /// The embedded broker instead. Not a flag: it is there only within a process that has started it.
-    #[arg(skip)]
-    pub embedded: Option<SocketAddr>,
+    /// The cluster is the embedded mock broker of another process, such as `cargo run`: it forgets everything
+    #[arg(long, env)]
+    pub kafka_embedded: bool,
 }
 
 impl KafkaArgs {
@@ -44,14 +44,14 @@ impl KafkaArgs {
             topic_partitions: partitions,
             topic_replication: 1,
             kafka_config: None,
-            embedded: Some(address),
+            kafka_embedded: true,
         }
     }
 
     /// The client that the flags describe, or what is wrong with them.
     pub fn client(&self, name: &str) -> Result<Client, Failure> {
-        if let Some(address) = self.embedded {
-            return Ok(Client::embedded(name, address));
+        if self.kafka_embedded {
+            return Ok(Client::embedded(name, &self.kafka_brokers));
         }
         let properties = match &self.kafka_config {
             None => Vec::new(),
@@ -110,7 +110,7 @@ mod tests {
             kafka_config: Some(file),
             ..KafkaArgs::of_embedded(([127, 0, 0, 1], 9).into(), 1)
         };
-        let args = KafkaArgs { embedded: None, ..args };
+        let args = KafkaArgs { kafka_embedded: false, ..args };
         args.client("test").err().expect("refused").to_string()
     }
 

@@ -3,7 +3,6 @@
 //! What a user may tune is set unless it was given; what a promise rests on is set last and always wins.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
@@ -60,9 +59,9 @@ impl Client {
 
     /// A client of the embedded broker, which answers an empty fetch only after the whole wait, also when a record comes
     /// meanwhile.
-    pub fn embedded(name: &str, address: SocketAddr) -> Self {
+    pub fn embedded(name: &str, brokers: &str) -> Self {
         let properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
-        Self { embedded: true, ..Self::new(name, &address.to_string(), properties) }
+        Self { embedded: true, ..Self::new(name, brokers, properties) }
     }
 
     /// Whether the cluster is the embedded broker, which knows only part of the protocol.
@@ -146,7 +145,7 @@ impl Client {
     }
 
     /// For making topics.
-    pub(crate) fn admin(&self) -> Result<AdminClient<Quiet>, KafkaError> {
+    pub(crate) fn admin(&self) -> Result<AdminClient<LogToTracing>, KafkaError> {
         create(&self.base())
     }
 
@@ -170,8 +169,8 @@ impl Client {
 }
 
 /// Creates a librdkafka client whose own log goes where ours goes.
-pub(crate) fn create<T: FromClientConfigAndContext<Quiet>>(config: &ClientConfig) -> Result<T, KafkaError> {
-    config.create_with_context(Quiet)
+pub(crate) fn create<T: FromClientConfigAndContext<LogToTracing>>(config: &ClientConfig) -> Result<T, KafkaError> {
+    config.create_with_context(LogToTracing)
 }
 
 /// The next record of the one partition that a consumer was assigned; `None` at its end, or when it is not before
@@ -198,15 +197,15 @@ pub(crate) fn dispose(client: impl Send + 'static) {
     let _ = thread::Builder::new().name("disposing".to_owned()).spawn(move || drop(client));
 }
 
-/// A consumer with [`Quiet`] logs.
-pub(crate) type Consumer = BaseConsumer<Quiet>;
+/// A consumer with [`LogToTracing`] logs.
+pub(crate) type Consumer = BaseConsumer<LogToTracing>;
 
 /// librdkafka tells of each lost connection, many times over, and of each error that it also returns. Whoever
 /// handles it says so once; the details are there at debug level.
 #[derive(Clone, Copy, Debug)]
-pub struct Quiet;
+pub struct LogToTracing;
 
-impl ClientContext for Quiet {
+impl ClientContext for LogToTracing {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -216,7 +215,7 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for LogToTracing {}
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use crate::event::StreamId;
 
-/// How the cluster came to be.
+/// How long the cluster lives, and so what it remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cluster {
-    /// It is there for good, and remembers what was published to it.
-    Existing,
-    /// It began with this process and ends with it: the embedded one.
-    New {
-        /// The streams that another service may still have to hear of, as of the opening of the store; they are
-        /// published from their beginning, and everything that comes after.
+    /// The cluster outlives the process, and remembers what was published to it.
+    Durable,
+    /// The cluster lives only as long as this process: the embedded mock broker.
+    Ephemeral {
+        /// The streams that were not finished when the store was opened. Their events are published from the
+        /// beginning, and then everything that comes after.
         unfinished: HashSet<StreamId>,
     },
 }

@@ -126,7 +126,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        client::Quiet.error(error, reason);
+        client::LogToTracing.error(error, reason);
     }
 }
 

@@ -13,6 +13,19 @@ use crate::kafka::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION}
 /// Longer than a transaction may be open: its own limit, and the broker's pause between two looks for such ones.
 const DECIDED: Duration = Duration::from_secs(25);
 
+/// The contract of a topic of events.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicSpec {
+    /// The name of the topic, such as `order-events`.
+    pub name: &'static str,
+    /// The full name of its one message type, such as `orders.events.v1.OrderEvent`.
+    pub message: &'static str,
+    /// The full names of all event types that this program can read.
+    pub event_types: &'static [&'static str],
+    /// An encoded `FileDescriptorSet` that describes the message.
+    pub descriptors: &'static [u8],
+}
+
 /// A topic as it should be.
 #[derive(Clone, Debug)]
 pub struct Topic {
@@ -38,6 +51,12 @@ pub enum TopicError {
         attempt: &'static str,
         /// Why.
         source: KafkaError,
+    },
+    /// The topic does not exist yet.
+    #[error("the topic {topic} does not exist yet")]
+    Missing {
+        /// The topic.
+        topic: String,
     },
     /// It is there, and not as it must be. It is used as soon as it is.
     #[error("the topic {topic} has {setting}={actual}, where {why}; {mend}")]
@@ -221,6 +240,9 @@ pub(crate) fn wait_until_decided(
         reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
     }
 }
+
+/// The id of the embedded mock broker begins with this.
+pub(crate) const EMBEDDED_CLUSTER: &str = "mockCluster";
 
 /// The id of the cluster: offsets of one mean nothing on another.
 pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {

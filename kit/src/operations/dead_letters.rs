@@ -20,7 +20,7 @@ use crate::{
     kafka::{args::KafkaArgs, client::Client, partition_log::PartitionLog, topics},
     relay::{
         transaction::Outcome,
-        writer::{Ended, Writer},
+        writer::{Finished, Writer},
     },
     runtime::{
         failure::Failure,
@@ -179,9 +179,9 @@ fn replay(client: &Client, service: &str, which: &Which, stop: &Stop) -> Result<
         }
         let records: Vec<_> = batch.iter().flat_map(|letter| [letter.retry(&retries), letter.mark(&topic)]).collect();
         let next = match writer.commit(&records) {
-            Ended { outcome: Outcome::Committed, writer, .. } => writer,
+            Finished { outcome: Outcome::Committed, writer, .. } => writer,
             // If it was committed all the same, these are not listed any more.
-            Ended { error, .. } => return Err(interrupted(error)),
+            Finished { error, .. } => return Err(interrupted(error)),
         };
         done += batch.len();
         writer = match next {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     edge::message_json::MessageJson,
     event::{Event, Position, StreamId},
+    kafka::topics::TopicSpec,
     runtime::failure::Failure,
     store::Log,
 };
@@ -33,22 +34,20 @@ pub struct LogArgs {
     #[arg(long, default_value_t = 1, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
     from: u64,
 
-    /// Only the events of this order
-    #[arg(long = "order", value_name = "ID", value_parser = stream)]
-    stream: Option<StreamId>,
-
     /// One JSON object for each event, with the whole message as readers of the topic get it
     #[arg(long)]
     json: bool,
 }
 
-fn stream(text: &str) -> Result<StreamId, String> {
+/// Parses the id of a stream.
+pub(crate) fn stream(text: &str) -> Result<StreamId, String> {
     StreamId::parse(text).ok_or_else(|| "must be an id of 36 characters, as answers and records have it".to_owned())
 }
 
-/// Shows the log on stdout. `message` is the one type of its events, from `descriptors`. A reader that goes away ends it.
-pub fn show(log: &Log, message: &str, descriptors: &[u8], args: &LogArgs) -> Result<(), Failure> {
-    match write(log, &MessageJson::of(message, descriptors), args, &mut io::stdout().lock()) {
+/// Prints the log to stdout. A reader that closes the pipe ends it.
+pub fn show(log: &Log, topic: TopicSpec, stream: Option<StreamId>, args: &LogArgs) -> Result<(), Failure> {
+    let shape = MessageJson::of(topic.message, topic.descriptors);
+    match write(log, &shape, stream, args, &mut io::stdout().lock()) {
         Err(WriteError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| Failure::subcommand("log", error)),
     }
@@ -66,10 +65,16 @@ enum WriteError {
     clippy::disallowed_methods,
     reason = "a subcommand is one thread, and nothing tells of another process's events"
 )]
-fn write(log: &Log, shape: &MessageJson, args: &LogArgs, out: &mut impl Write) -> Result<(), WriteError> {
+fn write(
+    log: &Log,
+    shape: &MessageJson,
+    stream: Option<StreamId>,
+    args: &LogArgs,
+    out: &mut impl Write,
+) -> Result<(), WriteError> {
     let mut after = Position(args.from - 1);
     loop {
-        let events = match args.stream {
+        let events = match stream {
             None => log.read_all(after, BATCH)?,
             Some(stream) => log.read_stream(stream, after)?,
         };
@@ -78,7 +83,7 @@ fn write(log: &Log, shape: &MessageJson, args: &LogArgs, out: &mut impl Write) -
             after = event.position;
         }
         out.flush()?;
-        match (args.stream, events.len()) {
+        match (stream, events.len()) {
             (None, BATCH) => {}
             _ if args.follow => thread::sleep(LOOK),
             _ => return Ok(()),

@@ -1,13 +1,13 @@
-//! The subcommand `reconcile`: what a person does when store and cluster do not fit together, and the relay refuses to
-//! go on.
+//! The subcommand `reconcile`: what an operator runs when store and cluster do not fit together, and the relay refuses
+//! to publish.
 //!
-//! It compares the store with its topic, event by event, and says what would settle the matter:
+//! It compares the store with its topic, event by event, and reports what would settle the matter:
 //!
-//! * an older copy of the store was restored: the topic has what is missing, and it is taken into the store;
-//! * the checkpoint is lost, and the topic has the store's events: it is written anew, after the last of them;
-//! * the cluster knows nothing of the store: it is to be published from its beginning.
+//! * An older copy of the store was restored. The topic has the missing events, and they are taken into the store.
+//! * The checkpoint is lost, and the topic has the store's events. The checkpoint is written again, after the last one.
+//! * The cluster knows nothing of the store. The store is published from its beginning.
 //!
-//! Where they contradict each other, nothing is changed.
+//! Where store and topic contradict each other, nothing is changed.
 
 use std::{
     collections::HashMap,
@@ -20,12 +20,13 @@ use prost_types::Timestamp;
 use rdkafka::error::KafkaError;
 
 use crate::{
-    event::{NewEvent, Position, StreamId, Version},
+    aggregate::{LoadError, Loaded, ReadTable, Streams},
+    event::{Event, NewEvent, Position, StreamId, Version},
     kafka::{record::Received, topic_log::TopicLog, topics},
     relay::{
-        Relay,
-        checkpoint::{self, Checkpoint, Checkpoints, Publisher},
-        writer::{Ended, Writer},
+        Publication,
+        checkpoint::{Checkpoint, Checkpoints, Publisher},
+        writer::{Finished, Writer},
     },
     runtime::{
         failure::Failure,
@@ -34,10 +35,10 @@ use crate::{
     store::{Append, Commit, CommitError, ReadError},
 };
 
-/// How many events are compared, or taken in, at a time.
+/// The number of events that are compared, or taken into the store, at a time.
 const BATCH: usize = 1000;
 
-/// What may be done.
+/// What `reconcile` may do.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ReconcileArgs {
     /// Do it, instead of just saying what would be done
@@ -45,7 +46,7 @@ pub struct ReconcileArgs {
     apply: bool,
 }
 
-/// Why nothing was settled.
+/// The store and the cluster were not reconciled.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// Store and topic contradict each other.
@@ -66,61 +67,84 @@ pub enum ReconcileError {
     /// The store could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The store holds an event that this program cannot read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The result could not be told.
     #[error("cannot write")]
     Io(#[from] io::Error),
 }
 
-/// Compares, says on stdout what it finds, and settles what can be settled. The service must not be running.
-pub async fn run(relay: Relay, event_types: &'static [&'static str], args: ReconcileArgs) -> Result<(), Failure> {
+/// Compares, prints what it finds, and settles what can be settled. The service must not be running.
+pub async fn run<T: ReadTable>(publication: Publication, args: ReconcileArgs) -> Result<(), Failure> {
     let stop = Stop::new(Shutdown::new());
-    let reconcile = move || reconcile(&relay, event_types, args, &stop, &mut io::stdout());
+    let reconcile = move || reconcile::<T>(&publication, args, &stop, &mut io::stdout());
     let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
     done.map_err(|error| Failure::subcommand("reconcile", error))
 }
 
-fn reconcile(
-    relay: &Relay,
-    event_types: &'static [&'static str],
+fn reconcile<T: ReadTable>(
+    publication: &Publication,
     args: ReconcileArgs,
     stop: &Stop,
     out: &mut impl Write,
 ) -> Result<(), ReconcileError> {
-    let (store, client, topic) = (&relay.store, &relay.client, &relay.topic.name);
+    let Publication { store, client, topic, .. } = publication;
     let head = *store.head().borrow();
-    // The first connection may take several times what one question may.
+    // The first connection may take several times what one request may.
     let cluster =
         (1..10).find_map(|_| topics::cluster_id(client).ok()).map_or_else(|| topics::cluster_id(client), Ok)?;
-    let checkpoints = relay.checkpoints().name;
-    let checkpoint = || match topics::partitions(client, &checkpoints)? {
-        None => Ok(None),
-        Some(_) => Checkpoints::open(client, &checkpoints, store.id())?.decided(),
-    };
-    let mut known = checkpoint()?.map(|known| known.position);
+    let mut known = checkpoint(publication)?;
     let mut writer = None;
     if known.is_none() && args.apply {
-        // Fences whoever else might publish for the store, before it is read how far that went.
-        match stop.block_on(topics::ensure(client, &relay.checkpoints())) {
-            Some(made) => made?,
+        // Fences every other publisher of the store before it is read how far that one went.
+        match stop.block_on(topics::ensure(client, &publication.checkpoints())) {
+            Some(partitions) => partitions?,
             None => return Ok(()),
         };
-        writer = Some(Writer::open(client, &relay.transactional_id())?);
-        known = checkpoint()?.map(|known| known.position);
+        writer = Some(Writer::open(client, &publication.transactional_id())?);
+        known = checkpoint(publication)?;
     }
     writeln!(out, "store       {} events, id {}", head.0, store.id())?;
-    let published = Comparison { relay, event_types, apply: false, head }.run()?;
+    let published = Replay::<T>::new(publication, head).compare()?;
     let shown = known.map_or_else(|| "none".to_owned(), |position| position.to_string());
-    writeln!(out, "cluster     {cluster}: {topic} has {published} events of it; checkpoint: {shown}")?;
-
-    if let Some(known) = known
-        && known != published
-    {
+    writeln!(out, "cluster     {cluster}: {} has {published} events of it; checkpoint: {shown}", topic.name)?;
+    if let Some(known) = known.filter(|known| *known != published) {
         let what = format!("the checkpoint says {known}, and the topic ends at {published}");
         return Err(ReconcileError::Contradiction(what));
     }
+    settle::<T>(publication, &Situation { head, published, known }, writer, args, out)
+}
+
+/// Returns the position of the checkpoint, if there is one.
+fn checkpoint(publication: &Publication) -> Result<Option<Position>, KafkaError> {
+    let (client, topic) = (&publication.client, publication.checkpoints().name);
+    if topics::partitions(client, &topic)?.is_none() {
+        return Ok(None);
+    }
+    let checkpoint = Checkpoints::open(client, &topic, publication.store.id())?.decided()?;
+    Ok(checkpoint.map(|checkpoint| checkpoint.position))
+}
+
+/// The newest positions as each side knows them.
+struct Situation {
+    head: Position,
+    published: Position,
+    /// The checkpoint.
+    known: Option<Position>,
+}
+
+fn settle<T: ReadTable>(
+    publication: &Publication,
+    situation: &Situation,
+    writer: Option<Writer>,
+    args: ReconcileArgs,
+    out: &mut impl Write,
+) -> Result<(), ReconcileError> {
+    let &Situation { head, published, known } = situation;
     if published > head {
         if args.apply {
-            Comparison { relay, event_types, apply: true, head }.run()?;
+            Replay::<T>::new(publication, head).apply()?;
         }
         let count = published.0 - head.0;
         let done = if args.apply { "taken into the store" } else { "to be taken into the store" };
@@ -134,8 +158,8 @@ fn reconcile(
         writeln!(out, "{what}")?;
         match writer {
             // The relay then begins as with any new cluster.
-            Some(_) if published == Position::START => relay.forget_cluster()?,
-            Some(writer) => write_checkpoint(relay, writer, published)?,
+            Some(_) if published == Position::START => publication.forget_cluster()?,
+            Some(writer) => write_checkpoint(publication, writer, published)?,
             None => {}
         }
     }
@@ -149,35 +173,47 @@ fn reconcile(
     Ok(())
 }
 
-fn write_checkpoint(relay: &Relay, writer: Writer, position: Position) -> Result<(), ReconcileError> {
-    let event = relay.event_at(position)?;
+fn write_checkpoint(publication: &Publication, writer: Writer, position: Position) -> Result<(), ReconcileError> {
+    let event = publication.event_at(position)?;
     let checkpoint = Checkpoint { position, event, publisher: Publisher::generate() };
-    match writer.commit(&[checkpoint::record(&relay.checkpoints().name, relay.store.id(), checkpoint)]) {
-        Ended { error: Some(error), .. } => Err(error.into()),
-        Ended { .. } => Ok(()),
+    match writer.commit(&[publication.checkpoint_record(checkpoint)]) {
+        Finished { error: Some(error), .. } => Err(error.into()),
+        Finished { .. } => Ok(()),
     }
 }
 
-/// The topic beside the store, from the first event to the last.
-struct Comparison<'a> {
-    relay: &'a Relay,
-    event_types: &'static [&'static str],
-    apply: bool,
+/// The topic, read from the first event of the store to the last, beside the store.
+struct Replay<'a, T: ReadTable> {
+    publication: &'a Publication,
     head: Position,
+    /// The streams that events were taken into.
+    streams: HashMap<StreamId, Loaded<T::Domain>>,
 }
 
-impl Comparison<'_> {
-    /// Returns how many of the store's events the topic has. What the store lacks is taken in, where that is asked for.
-    fn run(&self) -> Result<Position, ReconcileError> {
-        let mut topic = TopicLog::open(
-            &self.relay.client,
-            &self.relay.topic.name,
-            &self.relay.store.id().source(self.relay.service),
-        )?;
+impl<'a, T: ReadTable> Replay<'a, T> {
+    fn new(publication: &'a Publication, head: Position) -> Self {
+        Self { publication, head, streams: HashMap::new() }
+    }
+
+    /// Compares without a change. Returns the number of the store's events that the topic has.
+    fn compare(self) -> Result<Position, ReconcileError> {
+        self.run(|_, _, _| Ok(()))
+    }
+
+    /// Takes the events that the store lacks into it.
+    fn apply(self) -> Result<Position, ReconcileError> {
+        self.run(Self::take_in)
+    }
+
+    fn run(
+        mut self,
+        mut missing: impl FnMut(&mut Self, &Received, u64) -> Result<(), ReconcileError>,
+    ) -> Result<Position, ReconcileError> {
+        let Publication { client, topic, store, .. } = self.publication;
+        let mut log = TopicLog::open(client, &topic.name, &self.publication.source())?;
         let mut stored = Vec::new().into_iter();
-        let mut missing = Vec::new();
         let mut last = Position::START;
-        while let Some((position, record)) = topic.read()? {
+        while let Some((position, record)) = log.read()? {
             let place = record.place().to_string();
             let contradiction = |what: String| Err(ReconcileError::Contradiction(format!("{place}: {what}")));
             if position != last.0 + 1 {
@@ -185,49 +221,37 @@ impl Comparison<'_> {
             }
             last = Position(position);
             if last > self.head {
-                missing.push(record);
-                if missing.len() == BATCH {
-                    self.take_in(&mut missing, last)?;
-                }
+                missing(&mut self, &record, position)?;
                 continue;
             }
             if stored.len() == 0 {
-                stored = self.relay.store.read_all_blocking(Position(position - 1), BATCH)?.into_iter();
+                stored = store.read_all_blocking(Position(position - 1), BATCH)?.into_iter();
             }
             let Some(event) = stored.next() else { return contradiction("the store cannot be read there".to_owned()) };
             if record.header("ce_id") != Some(event.id.to_string().as_str()) || record.value != Some(event.payload) {
                 return contradiction(format!("the store has another event at position {position}, {}", event.id));
             }
         }
-        self.take_in(&mut missing, last)?;
         Ok(last)
     }
 
-    fn take_in(&self, records: &mut Vec<Received>, last: Position) -> Result<(), ReconcileError> {
-        let records = std::mem::take(records);
-        if !self.apply {
-            return Ok(());
+    /// Takes one event into the store. One by one: a position that another event has taken can never be corrected.
+    fn take_in(&mut self, record: &Received, position: u64) -> Result<(), ReconcileError> {
+        let (stream, new) = self.event(record, position)?;
+        if self.streams.len() > BATCH {
+            self.streams.clear(); // they are loaded again when they are needed
         }
-        let first = last.0 + 1 - records.len() as u64;
-        let mut versions: HashMap<StreamId, Version> = HashMap::new();
-        for (record, position) in records.iter().zip(first..) {
-            let (stream, event) = self.event(record, position)?;
-            let known = match versions.get(&stream) {
-                Some(version) => *version,
-                None => {
-                    self.relay.store.read_stream_blocking(stream)?.last().map(|event| event.version).unwrap_or_default()
-                }
-            };
-            versions.insert(stream, known.plus(1));
-            // One by one: a position that is taken by another event can never be put right.
-            let taken = self.relay.store.commit_blocking(Commit::append(Append {
-                stream,
-                expected: known,
-                events: vec![event],
-            }))?;
-            if taken.0 != position {
-                return Err(ReconcileError::Contradiction(format!("the event of position {position} is at {taken}")));
-            }
+        if !self.streams.contains_key(&stream) {
+            let events = self.publication.store.read_stream_blocking(stream)?;
+            self.streams.insert(stream, Loaded::fold(&events)?);
+        }
+        let loaded = self.streams.entry(stream).or_default();
+        let expected: Version = loaded.version;
+        loaded.apply(&Event::stored(new.clone(), Position(position), stream, expected.plus(1)))?;
+        let append = Append { stream, expected, events: vec![new], row: Streams::<T>::row(loaded) };
+        let taken = self.publication.store.commit_blocking(Commit::append(append))?;
+        if taken.0 != position {
+            return Err(ReconcileError::Contradiction(format!("the event of position {position} is at {taken}")));
         }
         Ok(())
     }
@@ -235,7 +259,7 @@ impl Comparison<'_> {
     fn event(&self, record: &Received, position: u64) -> Result<(StreamId, NewEvent), ReconcileError> {
         let unreadable = |what: &str| ReconcileError::Contradiction(format!("{}: {what}", record.place()));
         let incoming = record.open().map_err(|error| unreadable(&error.to_string()))?;
-        let event_type = self.event_types.iter().find(|known| **known == incoming.event_type);
+        let event_type = self.publication.spec.event_types.iter().find(|known| **known == incoming.event_type);
         let time: Option<Timestamp> = record.header("ce_time").and_then(|text| text.parse().ok());
         let time = time.and_then(|time| SystemTime::try_from(time).ok());
         let event = NewEvent {

@@ -35,7 +35,7 @@ impl Claim {
     /// Whether it is to be written before anything is published from this checkpoint: it names another process, which
     /// would not learn that it was replaced. Its own name is enough, whichever of its producers wrote it: on a broker
     /// so slow that every commit costs its producer, no second one would be any better.
-    pub fn is_news_after(&self, checkpoint: &Checkpoint) -> bool {
+    pub fn must_be_rewritten(&self, checkpoint: &Checkpoint) -> bool {
         checkpoint.publisher != self.publisher
     }
 
@@ -47,9 +47,9 @@ impl Claim {
     /// From where to publish after this checkpoint, given the store's event at its position.
     ///
     /// The store's head alone would not tell: an older copy goes on from where it ends, with other events.
-    pub fn agree(&mut self, checkpoint: &Checkpoint, stored: Option<EventId>) -> Result<Position, Disagreement> {
-        self.held |= !self.is_news_after(checkpoint); // the answer to its commit may have been lost
-        if self.held && self.is_news_after(checkpoint) {
+    pub fn check(&mut self, checkpoint: &Checkpoint, stored: Option<EventId>) -> Result<Position, Disagreement> {
+        self.held |= !self.must_be_rewritten(checkpoint); // the answer to its commit may have been lost
+        if self.held && self.must_be_rewritten(checkpoint) {
             return Err(Disagreement::TakenOver);
         }
         if stored != checkpoint.event {
@@ -74,14 +74,14 @@ mod tests {
     #[test]
     fn a_new_publisher_goes_on_from_where_another_stopped() {
         let checkpoint = by(Publisher::generate());
-        assert_eq!(claim().agree(&checkpoint, checkpoint.event), Ok(Position(1)));
+        assert_eq!(claim().check(&checkpoint, checkpoint.event), Ok(Position(1)));
     }
 
     #[test]
     fn a_store_without_the_event_that_was_published_is_an_older_copy() {
         let checkpoint = by(Publisher::generate());
         for stored in [None, Some(EventId::generate())] {
-            assert_eq!(claim().agree(&checkpoint, stored), Err(Disagreement::StoreBehind));
+            assert_eq!(claim().check(&checkpoint, stored), Err(Disagreement::StoreBehind));
         }
     }
 
@@ -92,10 +92,10 @@ mod tests {
         told.note(Outcome::Committed);
         let mut read_back = claim();
         let own = by(read_back.publisher);
-        assert_eq!(read_back.agree(&own, own.event), Ok(Position(1)));
-        assert!(!read_back.is_news_after(&own) && read_back.is_news_after(&successor));
+        assert_eq!(read_back.check(&own, own.event), Ok(Position(1)));
+        assert!(!read_back.must_be_rewritten(&own) && read_back.must_be_rewritten(&successor));
         for mut claim in [told, read_back] {
-            assert_eq!(claim.agree(&successor, successor.event), Err(Disagreement::TakenOver));
+            assert_eq!(claim.check(&successor, successor.event), Err(Disagreement::TakenOver));
         }
     }
 
@@ -105,7 +105,7 @@ mod tests {
             let mut claim = claim();
             claim.note(outcome);
             let checkpoint = by(Publisher::generate());
-            assert_eq!(claim.agree(&checkpoint, checkpoint.event), Ok(Position(1)));
+            assert_eq!(claim.check(&checkpoint, checkpoint.event), Ok(Position(1)));
         }
     }
 }

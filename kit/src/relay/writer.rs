@@ -38,7 +38,7 @@ pub struct Writer {
 }
 
 /// How a transaction ended, and who may begin the next one.
-pub struct Ended {
+pub struct Finished {
     /// What became of the records.
     pub outcome: Outcome,
     /// The writer, unless it is to be replaced by a new one.
@@ -58,7 +58,7 @@ impl Writer {
     }
 
     /// Publishes the records in one transaction. Blocks for some ten seconds at most.
-    pub fn commit(self, records: &[Record]) -> Ended {
+    pub fn commit(self, records: &[Record]) -> Finished {
         let [producer, other] = self.turns;
         let librdkafka = producer.librdkafka();
         let (mut transaction, mut action) = Transaction::start();
@@ -75,7 +75,7 @@ impl Writer {
                 Action::Abort => step(Step::Abort, || librdkafka.abort_transaction(ANSWER)),
                 Action::Finish(Finish { outcome, reusable }) => {
                     let writer = reusable.then_some(Self { turns: [other, producer] });
-                    return Ended { outcome, writer, error };
+                    return Finished { outcome, writer, error };
                 }
             };
             let took = began.elapsed();

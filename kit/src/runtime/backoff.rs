@@ -15,12 +15,12 @@ pub struct Backoff {
     pause: Duration,
     said: bool,
     doing: String,
-    failures: Counter,
+    failures: Vec<Counter>,
 }
 
 impl Backoff {
     /// What is being done, for the two lines: `publishing to order-events`; and what counts the failed attempts.
-    pub fn new(doing: String, failures: Counter) -> Self {
+    pub fn new(doing: String, failures: Vec<Counter>) -> Self {
         Self { pause: SHORTEST, said: false, doing, failures }
     }
 
@@ -38,7 +38,9 @@ impl Backoff {
 
     /// [`say`](Self::say), then pause, for longer each time.
     pub fn wait(&mut self, stop: &Stop, error: &(dyn Error + 'static)) {
-        self.failures.inc();
+        for counter in &self.failures {
+            counter.inc();
+        }
         self.say(error);
         tracing::debug!(error = chain(error), pause = ?self.pause, "trying again");
         stop.sleep(self.pause);

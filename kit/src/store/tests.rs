@@ -1,27 +1,25 @@
 use std::{collections::HashMap, fs, time::Duration};
 
+use rusqlite::Connection;
+
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{EventId, now};
+use crate::event::{EventId, NewEvent, Version, now};
 
-const OWNER: Owner = Owner { service: "test-service", event_types: &["test.Happened"] };
+const IDENTITY: StoreIdentity = StoreIdentity { service: "test-service", event_types: &["test.Happened"] };
+
+const EVENTS: Column = Column::integer("events");
+const NOTE: Column = Column::text("note").optional().kept();
 
 /// Counts the events of each stream.
-struct Counts;
+const COUNTS: TableSource = TableSource {
+    table: &Table { name: "counts", version: 1, key: "stream", columns: &[EVENTS], indexes: &[&[EVENTS]] },
+    row: |events| Ok(Some(row(events.len()))),
+};
 
-impl ReadTable for Counts {
-    const VERSION: u32 = 1;
-    const TABLES: &'static [&'static str] = &["counts"];
-    const SCHEMA: &'static str =
-        "CREATE TABLE IF NOT EXISTS counts (stream BLOB PRIMARY KEY, events INTEGER NOT NULL) STRICT";
-
-    fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()> {
-        table
-            .prepare_cached("INSERT INTO counts VALUES (?1, 1) ON CONFLICT DO UPDATE SET events = events + 1")?
-            .execute([event.stream.0])?;
-        Ok(())
-    }
+fn row(events: usize) -> Row {
+    Row::new([i64::try_from(events).expect("a small number").into()])
 }
 
 fn location(directory: &TempDir) -> Location {
@@ -29,7 +27,7 @@ fn location(directory: &TempDir) -> Location {
 }
 
 fn open(directory: &TempDir) -> Result<Store, OpenError> {
-    Store::open(&location(directory), OWNER, Counts)
+    Store::open(&location(directory), IDENTITY, Some(COUNTS))
 }
 
 fn new_store() -> (TempDir, Store) {
@@ -51,7 +49,12 @@ fn events(count: usize) -> Vec<NewEvent> {
 }
 
 fn append(stream: StreamId, expected: u64, count: usize) -> Commit {
-    Commit::append(Append { stream, expected: Version(expected), events: events(count) })
+    Commit::append(appended(stream, expected, count))
+}
+
+fn appended(stream: StreamId, expected: u64, count: usize) -> Append {
+    let row = Some(row(usize::try_from(expected).expect("a small number") + count));
+    Append { stream, expected: Version(expected), events: events(count), row }
 }
 
 fn partition() -> TopicPartition {
@@ -59,15 +62,15 @@ fn partition() -> TopicPartition {
 }
 
 fn counted(store: &Store) -> u64 {
-    let sql = "SELECT coalesce(sum(events), 0) FROM counts";
-    store.read_blocking(|table| table.query_row(sql, [], |row| row.get(0))).expect("reads")
+    let rows = store.rows_blocking(&Query::all()).expect("reads");
+    rows.iter().filter_map(|row| row.integer(EVENTS)).sum::<i64>().unsigned_abs()
 }
 
 #[test]
 fn what_is_appended_reads_back_and_outlives_the_process() {
     let (directory, store) = new_store();
     let (stream, new) = (StreamId::generate(), events(2));
-    let commit = Commit::append(Append { stream, expected: Version::NONE, events: new.clone() });
+    let commit = Commit::append(Append { stream, expected: Version::NONE, events: new.clone(), row: Some(row(2)) });
     assert_eq!(store.commit_blocking(commit).expect("stored"), Position(2));
     let id = store.id();
     drop(store);
@@ -105,7 +108,7 @@ fn a_closed_store_is_one_file() {
 fn a_commit_waits_for_the_disk() {
     let (_directory, store) = new_store();
     let (send, receive) = mpsc::channel();
-    let ask = Commit::table(move |table| {
+    let ask = Commit::write(move |table| {
         let asked = |pragma| table.pragma_query_value(None, pragma, |row| row.get::<_, rusqlite::types::Value>(0));
         let _ = send.send((asked("synchronous")?, asked("journal_mode")?));
         Ok(())
@@ -122,12 +125,9 @@ fn a_stream_at_another_version_is_a_conflict_and_nothing_is_stored() {
     store.commit_blocking(append(one, 0, 1)).expect("stored");
     for expected in [0, 2] {
         let commit = Commit {
-            appends: vec![
-                Append { stream: other, expected: Version::NONE, events: events(1) },
-                Append { stream: one, expected: Version(expected), events: events(1) },
-            ],
+            appends: vec![appended(other, 0, 1), appended(one, expected, 1)],
             offsets: vec![OffsetMove { partition: partition(), from: None, to: 5 }],
-            table: None,
+            ..Commit::default()
         };
         let error = store.commit_blocking(commit).expect_err("a conflict");
         assert!(matches!(error, CommitError::Conflict { stream, actual: Version(1), .. } if stream == one));
@@ -200,7 +200,7 @@ fn a_full_disk_fails_every_call_of_the_moment_stores_nothing_of_them_and_heals()
     let (_directory, store) = new_store();
     let stream = StreamId::generate();
     store.commit_blocking(append(stream, 0, 1)).expect("stored");
-    let limit = |pages: u32| Commit::table(move |table| table.pragma_update(None, "max_page_count", pages));
+    let limit = |pages: u32| Commit::write(move |table| table.pragma_update(None, "max_page_count", pages));
     store.commit_blocking(limit(1)).expect("SQLite takes the current size instead");
 
     let mut stored = 1;
@@ -232,7 +232,7 @@ fn a_full_disk_fails_every_call_of_the_moment_stores_nothing_of_them_and_heals()
 #[tokio::test]
 async fn a_store_that_cannot_write_finds_out_by_itself_when_it_can() {
     let (_directory, store) = new_store();
-    let broken = Commit::table(|_| Err(rusqlite::Error::InvalidQuery));
+    let broken = Commit::write(|_| Err(rusqlite::Error::InvalidQuery));
     assert!(matches!(store.commit(broken).await, Err(CommitError::Unavailable(_))));
     let mut writable = store.writable();
     assert!(!*writable.borrow());
@@ -268,8 +268,8 @@ fn a_file_that_is_something_else_is_refused_and_left_as_it_was() {
 fn another_services_store_is_refused_by_its_name() {
     let (directory, store) = new_store();
     drop(store);
-    let other = Owner { service: "other-service", ..OWNER };
-    let error = Store::open(&location(&directory), other, Counts).err().expect("refused").to_string();
+    let other = StoreIdentity { service: "other-service", ..IDENTITY };
+    let error = Store::open(&location(&directory), other, Some(COUNTS)).err().expect("refused").to_string();
     assert!(error.contains("belongs to test-service"), "{error}");
 }
 
@@ -278,8 +278,8 @@ fn a_newer_store_is_refused_whether_its_tables_or_its_events_are_newer() {
     let (directory, store) = new_store();
     store.commit_blocking(append(StreamId::generate(), 0, 1)).expect("stored");
     drop(store);
-    let older = Owner { event_types: &[], ..OWNER };
-    let error = Store::open(&location(&directory), older, Counts).err().expect("refused").to_string();
+    let older = StoreIdentity { event_types: &[], ..IDENTITY };
+    let error = Store::open(&location(&directory), older, Some(COUNTS)).err().expect("refused").to_string();
     assert!(error.contains("newer version") && error.contains("test.Happened"), "{error}");
 
     Connection::open(location(&directory).path())
@@ -290,43 +290,48 @@ fn a_newer_store_is_refused_whether_its_tables_or_its_events_are_newer() {
 
 #[test]
 fn a_directory_that_is_not_there_is_named() {
-    let error = Store::open(&Location::sqlite("/nowhere/at/all.db"), OWNER, Counts).err().expect("refused");
+    let error = Store::open(&Location::sqlite("/nowhere/at/all.db"), IDENTITY, Some(COUNTS)).err().expect("refused");
     assert!(error.to_string().contains("/nowhere/at/all.db"));
 }
 
-/// The same table in a later program, with something in it that is no event.
-struct Later;
-
-impl ReadTable for Later {
-    const VERSION: u32 = 2;
-    const TABLES: &'static [&'static str] = Counts::TABLES;
-    const SCHEMA: &'static str = "CREATE TABLE IF NOT EXISTS counts
-        (stream BLOB PRIMARY KEY, events INTEGER NOT NULL, note TEXT) STRICT";
-    const SET_ASIDE: &'static str = "CREATE TEMP TABLE kept AS SELECT stream, 'kept' AS note FROM counts";
-    const PUT_BACK: &'static str =
-        "UPDATE counts SET note = (SELECT note FROM kept WHERE kept.stream = counts.stream); DROP TABLE kept";
-
-    fn apply(&mut self, table: &Connection, event: &Event) -> rusqlite::Result<()> {
-        if event.payload.is_empty() {
-            return Err(rusqlite::Error::InvalidQuery); // stands for being interrupted
+/// The same table in a later program, with a kept column.
+const LATER: TableSource = TableSource {
+    table: &Table { name: "counts", version: 2, key: "stream", columns: &[EVENTS, NOTE], indexes: &[] },
+    row: |events| {
+        if events.iter().any(|event| event.payload.is_empty()) {
+            return Err("as an interruption would".into());
         }
-        table
-            .prepare_cached("INSERT INTO counts VALUES (?1, 2, NULL) ON CONFLICT DO UPDATE SET events = events + 2")?
-            .execute([event.stream.0])?;
-        Ok(())
-    }
-}
+        let count = i64::try_from(2 * events.len())?;
+        Ok(Some(Row::new([count.into(), "none".into()])))
+    },
+};
+
+/// [`LATER`], changed again.
+const LATEST: TableSource = TableSource {
+    table: &Table { name: "counts", version: 3, key: "stream", columns: &[NOTE, EVENTS], indexes: &[&[NOTE]] },
+    row: |events| Ok(Some(Row::new(["none".into(), i64::try_from(events.len())?.into()]))),
+};
 
 #[test]
 fn tables_of_another_version_are_made_anew_from_the_log() {
     let (directory, store) = new_store();
-    store.commit_blocking(append(StreamId::generate(), 0, 1500)).expect("stored");
+    store.commit_blocking(append(StreamId::generate(), 0, 1100)).expect("stored");
+    store.commit_blocking(append(StreamId::generate(), 0, 400)).expect("stored");
     drop(store);
-    let store = Store::open(&location(&directory), OWNER, Later).expect("opens");
+    let store = Store::open(&location(&directory), IDENTITY, Some(LATER)).expect("opens");
     assert_eq!(counted(&store), 3000);
-    let note: Option<String> =
-        store.read_blocking(|table| table.query_row("SELECT note FROM counts", [], |row| row.get(0))).expect("reads");
-    assert_eq!(note.as_deref(), Some("kept"));
+
+    let [first, second] = &store.rows_blocking(&Query::all()).expect("reads")[..] else { panic!("two rows") };
+    let update = RowUpdate::new(first.stream).set(NOTE, "kept".to_owned()).only_where_set(NOTE);
+    store.commit_blocking(Commit::update(update)).expect("stored");
+    drop(store);
+    let store = Store::open(&location(&directory), IDENTITY, Some(LATEST)).expect("opens");
+
+    assert_eq!(counted(&store), 1500);
+    let kept = store.rows_blocking(&Query::all().equal(NOTE, "kept")).expect("reads");
+    assert_eq!(kept.iter().map(|row| row.stream).collect::<Vec<_>>(), [first.stream]);
+    let rebuilt = store.rows_blocking(&Query::all().equal(NOTE, "none")).expect("reads");
+    assert_eq!(rebuilt.iter().map(|row| row.stream).collect::<Vec<_>>(), [second.stream]);
 }
 
 #[test]
@@ -336,21 +341,26 @@ fn a_rebuild_that_is_interrupted_leaves_the_old_tables() {
     store.commit_blocking(append(stream, 0, 10)).expect("stored");
     let unreadable = NewEvent { payload: Vec::new(), ..events(1).remove(0) };
     store
-        .commit_blocking(Commit::append(Append { stream, expected: Version(10), events: vec![unreadable] }))
+        .commit_blocking(Commit::append(Append {
+            stream,
+            expected: Version(10),
+            events: vec![unreadable],
+            row: Some(row(11)),
+        }))
         .expect("stored");
     drop(store);
-    assert!(Store::rebuild(&location(&directory), OWNER, Later).is_err());
+    assert!(Store::rebuild(&location(&directory), IDENTITY, Some(LATER)).is_err());
     let store = open(&directory).expect("opens");
     assert_eq!(counted(&store), 11);
     drop(store);
-    Store::rebuild(&location(&directory), OWNER, Counts).expect("rebuilt");
+    Store::rebuild(&location(&directory), IDENTITY, Some(COUNTS)).expect("rebuilt");
     assert_eq!(counted(&open(&directory).expect("opens")), 11);
 }
 
 #[test]
 fn a_store_that_is_open_or_missing_is_not_rebuilt() {
     let (directory, _store) = new_store();
-    assert!(matches!(Store::rebuild(&location(&directory), OWNER, Counts), Err(OpenError::InUse { .. })));
+    assert!(matches!(Store::rebuild(&location(&directory), IDENTITY, Some(COUNTS)), Err(OpenError::InUse { .. })));
     let nowhere = Location::sqlite(directory.path().join("nowhere.db"));
-    assert!(matches!(Store::rebuild(&nowhere, OWNER, Counts), Err(OpenError::Missing { .. })));
+    assert!(matches!(Store::rebuild(&nowhere, IDENTITY, Some(COUNTS)), Err(OpenError::Missing { .. })));
 }

@@ -4,6 +4,7 @@ use oncelog::{
     aggregate::Payload as _,
     embedded::{ApiKey, EmbeddedBroker, ErrorCode},
     event::{Event, EventId, NewEvent, Position, StreamId, Version, now},
+    inbox::Follow,
     inbox::dead_letters,
     kafka::{
         record::{Record, Source},
@@ -23,13 +24,12 @@ use crate::harness::{
 /// Audits a store that nobody writes to, and returns the findings.
 fn audit(directory: &TempDir, broker: &EmbeddedBroker) -> Vec<String> {
     let audit = Audit::<Words> {
-        log: Log::open(&harness::location(directory), harness::OWNER).expect("the log opens"),
+        log: Log::open(&harness::location(directory), harness::IDENTITY).expect("the log opens"),
         client: client(broker),
         service: SERVICE,
-        topic: TOPIC,
-        message: harness::MESSAGE,
-        followed: SOURCE,
-        reader: harness::read,
+        topic: harness::SPEC,
+        follows: vec![Follow::new(SOURCE, harness::read)],
+        stream_word: "word",
     };
     let moment = audit.log.snapshot().expect("reads");
     let mut lines = Vec::new();
@@ -48,7 +48,7 @@ fn assert_found(findings: &[String], what: &[&str]) {
 
 fn source(store: &Store) -> Source {
     let uri = store.id().source(SERVICE);
-    Source { topic: TOPIC.to_owned(), uri, message: harness::MESSAGE, partitions: PARTITIONS }
+    Source { topic: TOPIC.to_owned(), uri, message: harness::SPEC.message, partitions: PARTITIONS }
 }
 
 /// A record of the topic that the service reads.
@@ -86,9 +86,11 @@ fn said(word: &str, causation: Option<EventId>) -> NewEvent {
 async fn have_read(store: &Store, broker: &EmbeddedBroker, records: i64, stream: StreamId, events: Vec<NewEvent>) {
     let cluster = topics::cluster_id(&client(broker)).expect("an id");
     let partition = TopicPartition { cluster, topic: SOURCE.to_owned(), partition: 0 };
-    let appends = vec![Append { stream, expected: Version::NONE, events }];
+    let appends = vec![Append { stream, expected: Version::NONE, events, row: None }];
     let offsets = vec![OffsetMove { partition, from: None, to: records }];
-    store.commit(Commit { appends, offsets, table: None }).await.expect("stored");
+    let mut commit = Commit::default();
+    (commit.appends, commit.offsets) = (appends, offsets);
+    store.commit(commit).await.expect("stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +123,7 @@ async fn a_leader_that_is_new_is_waited_for() {
 }
 
 fn audit_offsets(directory: &TempDir) -> Vec<i64> {
-    let log = Log::open(&harness::location(directory), harness::OWNER).expect("the log opens");
+    let log = Log::open(&harness::location(directory), harness::IDENTITY).expect("the log opens");
     log.snapshot().expect("reads").offsets.into_iter().map(|(_, offset)| offset).collect()
 }
 
@@ -139,7 +141,7 @@ async fn every_fault_of_the_topic_is_found_by_its_place() {
             |records| records[1].partition = records[1].partition.map(|partition| (partition + 1) % PARTITIONS),
             &["its key belongs to partition"],
         ),
-        (|records| records[1].key = Some(b"other".to_vec()), &["its key is another order's"]),
+        (|records| records[1].key = Some(b"other".to_vec()), &["its key is another stream's"]),
         (
             |records| records[1].headers.retain(|(name, _)| name != "ce_type"),
             &["its header ce_type is not the one that it must have"],
@@ -226,10 +228,13 @@ async fn every_fault_between_what_was_read_and_what_came_of_it_is_found() {
             "does not lead to test.Said, which was recorded for it",
         ),
         (|_| (Vec::new(), 0, vec![said("one", Some(EventId::generate()))]), "which source-events does not have"),
-        (|stream| (vec![word(stream, "forbidden").1], 1, Vec::new()), "the word is forbidden, and it is not set aside"),
+        (
+            |stream| (vec![word(stream, "forbidden").1], 1, Vec::new()),
+            "the word is forbidden, and it is not in the dead letters",
+        ),
         (
             |stream| (vec![Record { headers: Vec::new(), ..word(stream, "one").1 }], 1, Vec::new()),
-            "source-events/0@0  the header ce_specversion is missing, and it is not set aside",
+            "source-events/0@0  the header ce_specversion is missing, and it is not in the dead letters",
         ),
         (
             |stream| {
@@ -242,7 +247,7 @@ async fn every_fault_between_what_was_read_and_what_came_of_it_is_found() {
                 let letter = Record { topic, partition: None, headers, ..record.clone() };
                 (vec![record, letter], 1, Vec::new())
             },
-            "source-events/0@0  is set aside, and could be read by now: put it back",
+            "source-events/0@0  is in the dead letters, and could be handled by now: replay it",
         ),
         (|_| (Vec::new(), 7, Vec::new()), "is gone, and was read: the topic has 0 to 0, the service read up to 7"),
     ];

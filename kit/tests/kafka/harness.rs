@@ -6,23 +6,22 @@ use std::{
 };
 
 use oncelog::{
-    aggregate::{Aggregate, Cause, Envelope, Payload, PayloadError, execute},
+    aggregate::{Aggregate, Cause, Decoded, Envelope, NoTable, Payload, PayloadError, Streams},
     embedded::EmbeddedBroker,
-    event::{Event, StreamId},
-    inbox::{Asked, Inbox, InboxError, dead_letters},
+    event::StreamId,
+    inbox::{Follow, Inbox, InboxError, InboxMetrics, Instruction, dead_letters},
     kafka::{
         client::Client,
         cluster::Cluster,
-        record::{Incoming, Received},
-        topics::Topic,
+        record::{Incoming, Received, Unreadable},
+        topics::{Topic, TopicSpec},
     },
-    relay::{Relay, RelayError},
+    relay::{Publication, Relay, RelayError, RelayMetrics},
     runtime::{
-        metrics::{InboxMetrics, RelayMetrics},
         spans::Spans,
         stop::{Shutdown, Stop},
     },
-    store::{Location, Owner, ReadTable, Store},
+    store::{Location, Store, StoreIdentity},
     testing::eventually,
 };
 use tempfile::TempDir;
@@ -63,33 +62,22 @@ impl Payload for Said {
         self.0.clone().into_bytes()
     }
 
-    fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
+    fn decode(payload: &[u8]) -> Result<Decoded<Self>, PayloadError> {
         let text = String::from_utf8(payload.to_vec());
-        text.map(Self).map_err(|_error| PayloadError::Field { field: "word", problem: "is no text" })
+        text.map(|word| Self(word).into()).map_err(|_error| PayloadError::field("word", "is no text"))
     }
 }
 
-struct NoTable;
-
-impl ReadTable for NoTable {
-    const VERSION: u32 = 1;
-    const TABLES: &'static [&'static str] = &[];
-    const SCHEMA: &'static str = "";
-
-    fn apply(&mut self, _: &rusqlite::Connection, _: &Event) -> rusqlite::Result<()> {
-        Ok(())
-    }
-}
-
-pub(crate) const OWNER: Owner = Owner { service: SERVICE, event_types: &["test.Said"] };
-pub(crate) const MESSAGE: &str = "test.Word";
+pub(crate) const SPEC: TopicSpec =
+    TopicSpec { name: TOPIC, message: "test.Word", event_types: &["test.Said"], descriptors: &[] };
+pub(crate) const IDENTITY: StoreIdentity = StoreIdentity { service: SERVICE, event_types: SPEC.event_types };
 
 pub(crate) fn location(directory: &TempDir) -> Location {
     Location::sqlite(directory.path().join("test.db"))
 }
 
 pub(crate) fn open(directory: &TempDir) -> Store {
-    Store::open(&location(directory), OWNER, NoTable).expect("the store opens")
+    Store::open(&location(directory), IDENTITY, None).expect("the store opens")
 }
 
 pub(crate) fn new_store() -> (TempDir, Store) {
@@ -149,51 +137,52 @@ impl<E> Drop for Running<E> {
 }
 
 pub(crate) fn start_relay(store: &Store, broker: &EmbeddedBroker) -> Running<RelayError> {
-    start_relay_on(store, broker, Cluster::Existing)
+    start_relay_on(store, broker, Cluster::Durable)
 }
 
 pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cluster) -> Running<RelayError> {
     let relay = Relay {
-        store: store.clone(),
-        client: client(broker),
-        service: SERVICE,
-        topic: topic(TOPIC),
-        message: MESSAGE,
+        publication: publication(store, broker),
         cluster,
-        agreed: watch::Sender::new(false),
+        publisher_confirmed: watch::Sender::new(false),
         metrics: RelayMetrics::default(),
         spans: Spans::default(),
     };
     Running::start(move |stop| relay.run(stop))
 }
 
+fn publication(store: &Store, broker: &EmbeddedBroker) -> Publication {
+    let (store, client) = (store.clone(), client(broker));
+    Publication { store, client, service: SERVICE, spec: SPEC, topic: topic(TOPIC) }
+}
+
 pub(crate) fn start_inbox(store: &Store, broker: &EmbeddedBroker) -> Running<InboxError> {
-    let inbox = Inbox::<Words> {
+    let inbox = Inbox::<NoTable<Words>> {
         store: store.clone(),
         client: client(broker),
         service: SERVICE,
-        topic: SOURCE.to_owned(),
+        follows: vec![Follow::new(SOURCE, read)],
         dead_letters: topic(&dead_letters::topic_of(SERVICE)),
-        cluster: Cluster::Existing,
-        reader: read,
-        metrics: InboxMetrics::default(),
+        cluster: Cluster::Durable,
+        metrics: InboxMetrics::new([SOURCE]),
         spans: Spans::default(),
-        agreed: watch::Sender::new(true).subscribe(),
+        publisher_confirmed: watch::Sender::new(true).subscribe(),
     };
     Running::start(move |stop| inbox.run(stop))
 }
 
-pub(crate) fn read(record: &Incoming<'_>) -> Result<Asked<String>, String> {
-    match std::str::from_utf8(record.payload) {
-        Err(error) => Err(error.to_string()),
-        Ok("nothing") => Ok(Asked::Nothing),
-        Ok("newer") => Ok(Asked::Newer),
-        Ok(word) => Ok(Asked::Command(record.stream, word.to_owned())),
-    }
+pub(crate) fn read(record: &Incoming<'_>) -> Result<Instruction<String>, Unreadable> {
+    let Some(Decoded { event: Said(word), .. }) = record.event::<Said>()? else { return Ok(Instruction::Skip) };
+    Ok(match word.as_str() {
+        "nothing" => Instruction::Ignore,
+        "newer" => Instruction::Skip,
+        _ => Instruction::Execute(word),
+    })
 }
 
 pub(crate) async fn say(store: &Store, stream: StreamId, word: &str) {
-    execute::<Words>(store, stream, &word.to_owned(), &Cause::default()).await.expect("stored");
+    let streams = Streams::<NoTable<Words>>::new(store.clone());
+    streams.execute(stream, &word.to_owned(), &Cause::default()).await.expect("stored");
 }
 
 /// The records without those whose `ce_id` came before.

@@ -255,7 +255,7 @@ async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_all_
         store = open(&directory);
         let broker = start_broker();
         say(&store, finished, "before the relay").await;
-        let cluster = Cluster::New { unfinished: [unfinished].into() };
+        let cluster = Cluster::Ephemeral { unfinished: [unfinished].into() };
         let _relay = start_relay_on(&store, &broker, cluster);
         say(&store, finished, "beside the relay").await;
         let records = published(&broker, 4 + start);

@@ -7,37 +7,49 @@ mod openapi;
 mod requests;
 
 use axum::Router;
-use contracts::proto::orders::{DESCRIPTORS, v1 as message};
+use contracts::{
+    orders::TOPIC,
+    proto::orders::v1::{self as message},
+};
 use futures_util::{Stream, StreamExt as _};
 use oncelog::{
-    aggregate::{self, Cause, ExecuteError, Loaded},
-    edge::{call_error::CallError, health::Health, listener, message_json::MessageJson, metrics::Metrics, page::Place},
+    aggregate::{Cause, ExecuteError, Loaded, Streams},
+    app::Context,
+    edge::{call_error::CallError, message_json::MessageJson, page::Place},
     event::{Event, StreamId, Version},
     runtime::spans::Spans,
-    store::{self, Store},
+    store::StoredRow,
 };
+use tonic::service::Routes;
 
 use crate::{
-    SERVICE,
+    OrderService,
     order::{Command, Order, PaymentFailure, Rejection, State},
-    order_event, orders_table,
+    orders_table::OrdersTable,
     watchers::Watchers,
 };
+
+/// The name of the service, as errors name it.
+const SERVICE: &str = <OrderService as oncelog::app::Service>::INFO.name;
 
 #[cfg(fuzzing)]
 pub use self::http::fuzz_http_order;
 
-/// Every route of the service.
-pub(crate) fn routes(store: Store, watchers: Watchers, spans: Spans, health: &Health, metrics: &Metrics) -> Router {
-    let shape = MessageJson::of(order_event::MESSAGE, DESCRIPTORS);
-    let orders = Orders { store, watchers, spans, shape };
-    listener::one_port(grpc::services(orders.clone()), DESCRIPTORS, http::routes(orders), SERVICE, health, metrics)
+/// The routes of the service, gRPC and HTTP.
+pub(crate) fn routes(context: &Context<OrderService>, watchers: &Watchers) -> (Routes, Router) {
+    let orders = Orders {
+        streams: context.streams.clone(),
+        watchers: watchers.clone(),
+        spans: context.spans.clone(),
+        shape: MessageJson::of(TOPIC.message, TOPIC.descriptors),
+    };
+    (grpc::services(orders.clone()), http::routes(orders))
 }
 
 /// The calls themselves, whichever way they came.
 #[derive(Clone)]
 struct Orders {
-    store: Store,
+    streams: Streams<OrdersTable>,
     watchers: Watchers,
     spans: Spans,
     /// How events are shown to people.
@@ -55,22 +67,22 @@ impl Orders {
         let cause = Cause { event: None, traceparent };
         let id = requests::new_order_id(&details.request_id);
         let command = Command::Create(details);
-        let order = aggregate::execute_new::<Order>(&self.store, id, &command, &cause).await;
+        let order = self.streams.execute_new(id, &command, &cause).await;
         tracing::debug!(order = %id, "created");
-        Ok(as_created(shown(id, &order.map_err(|error| failed(id, error))?)?))
+        Ok(as_created(to_message(id, &order.map_err(|error| to_call_error(id, error))?)?))
     }
 
     /// Cancels an order, or finds that there is nothing to cancel (any more).
     async fn cancel(&self, order_id: &str, traceparent: Option<String>) -> Result<message::Order, CallError> {
         let id = requests::order_id(order_id)?;
         let cause = Cause { event: None, traceparent };
-        let order = aggregate::execute::<Order>(&self.store, id, &Command::Cancel, &cause).await;
-        shown(id, &order.map_err(|error| failed(id, error))?)
+        let order = self.streams.execute(id, &Command::Cancel, &cause).await;
+        to_message(id, &order.map_err(|error| to_call_error(id, error))?)
     }
 
     async fn get(&self, order_id: &str) -> Result<message::Order, CallError> {
         let id = requests::order_id(order_id)?;
-        shown(id, &aggregate::load(&self.store, id).await?)
+        to_message(id, &self.streams.load(id).await?)
     }
 
     /// The order as it stands and after each further event, or after those that came after a version.
@@ -81,29 +93,23 @@ impl Orders {
     ) -> Result<impl Stream<Item = Result<message::Order, CallError>> + use<>, CallError> {
         let id = requests::order_id(order_id)?;
         let after = Version(requests::version(after)?);
-        let changes = self.watchers.watch(self.store.clone(), id, after).await?;
-        Ok(changes.map(move |order| shown(id, &order?)))
+        let changes = self.watchers.watch(self.streams.store().clone(), id, after).await?;
+        Ok(changes.map(move |order| to_message(id, &order?)))
     }
 
     async fn list(&self, request: message::ListOrdersRequest) -> Result<message::ListOrdersResponse, CallError> {
         let (filter, page) = requests::page(request).map_err(CallError::Invalid)?;
-        let (after, limit) = (page.after, page.size + 1);
-        let mut orders = self
-            .store
-            .read(move |table| {
-                let places = orders_table::page(table, &filter, after, limit)?;
-                let with_events = |place: Place| Ok((place, store::events_of(table, place.id)?));
-                places.into_iter().map(with_events).collect::<rusqlite::Result<Vec<_>>>()
-            })
-            .await?;
-        let next_page_token = page.cut(&mut orders, |(place, _)| *place);
-        let orders = orders.iter().map(|(place, events)| shown(place.id, &Loaded::fold(events)?));
+        let mut orders = self.streams.list(filter.page(&page)).await?;
+        let place =
+            |(row, order): &(StoredRow, Loaded<Order>)| Place { create_time: order.create_time, id: row.stream };
+        let next_page_token = page.cut(&mut orders, place);
+        let orders = orders.iter().map(|(row, order)| to_message(row.stream, order));
         Ok(message::ListOrdersResponse { orders: orders.collect::<Result<_, _>>()?, next_page_token })
     }
 
     async fn events(&self, order_id: &str) -> Result<Vec<message::RecordedEvent>, CallError> {
         let id = requests::order_id(order_id)?;
-        let events = self.store.read_stream(id).await?;
+        let events = self.streams.store().read_stream(id).await?;
         if events.is_empty() {
             return Err(unknown(id));
         }
@@ -130,7 +136,7 @@ fn unknown(id: StreamId) -> CallError {
     CallError::NotFound { what: "order", id: id.to_string() }
 }
 
-fn failed(id: StreamId, error: ExecuteError<Rejection>) -> CallError {
+fn to_call_error(id: StreamId, error: ExecuteError<Rejection>) -> CallError {
     match error {
         ExecuteError::Rejected(Rejection::Exists { differing }) => CallError::RequestIdReused { differing },
         ExecuteError::Rejected(Rejection::Unknown) => unknown(id),
@@ -141,7 +147,7 @@ fn failed(id: StreamId, error: ExecuteError<Rejection>) -> CallError {
     }
 }
 
-fn shown(id: StreamId, order: &Loaded<Order>) -> Result<message::Order, CallError> {
+fn to_message(id: StreamId, order: &Loaded<Order>) -> Result<message::Order, CallError> {
     let Order::Known { details, state } = &order.state else {
         return Err(unknown(id));
     };

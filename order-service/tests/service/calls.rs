@@ -11,12 +11,11 @@ use oncelog::{
     store::{Commit, CommitError},
     testing::{eventually, read_until},
 };
-use order_service::TOPIC;
 use tonic::{Code, Request, codec::CompressionEncoding, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Service, agent};
+use crate::harness::{Service, TOPIC, agent};
 
 fn ready(service: &Service) -> u16 {
     service.get("/readyz").status
@@ -214,7 +213,7 @@ async fn orders_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_write_refuses_the_call_and_says_when_to_come_again() {
     let service = Service::start().await;
-    let limit = |pages: u32| Commit::table(move |table| table.pragma_update(None, "max_page_count", pages));
+    let limit = |pages: u32| Commit::statement(move |table| table.pragma_update(None, "max_page_count", pages));
     service.store.commit(limit(1)).await.expect("SQLite takes the current size instead");
     let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64));
     assert_eq!((health(&service).await, ready(&service)), (ServingStatus::Serving, 200));
@@ -240,7 +239,7 @@ async fn a_full_queue_refuses_the_call_and_says_when_to_come_again() {
     let taken = service.post(r#"{"amount":500}"#).order_id().to_owned();
     let (begin, begun) = mpsc::channel();
     let (release, held) = mpsc::channel::<()>();
-    let hold = Commit::table(move |_| {
+    let hold = Commit::statement(move |_| {
         let _ = begin.send(());
         let _ = held.recv();
         Ok(())
@@ -249,7 +248,7 @@ async fn a_full_queue_refuses_the_call_and_says_when_to_come_again() {
     begun.recv().expect("it is written, and takes nothing more from the queue");
     // A commit whose caller goes away stays in the queue.
     let full = |answer| matches!(answer, Some(Err(CommitError::Overloaded)));
-    let refused = (0..100_000).any(|_| full(service.store.commit(Commit::table(|_| Ok(()))).now_or_never()));
+    let refused = (0..100_000).any(|_| full(service.store.commit(Commit::statement(|_| Ok(()))).now_or_never()));
     assert!(refused, "the queue has no end");
 
     let request = service.request("POST", "/orders").header("content-type", "application/json");

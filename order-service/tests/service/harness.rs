@@ -4,27 +4,28 @@ use std::net::SocketAddr;
 
 use contracts::proto::orders::v1::order_service_client::OrderServiceClient;
 use oncelog::{
-    edge::listener::ListenArgs,
+    app::{NoArgs, Service as _},
     embedded::EmbeddedBroker,
-    kafka::{args::KafkaArgs, cluster::Cluster},
-    runtime::{failure::Failure, stop::Shutdown},
-    store::{Location, Store},
+    runtime::failure::Failure,
+    store::Store,
+    testing::RunningService,
 };
-use order_service::{Config, SERVICE, TOPIC};
+use order_service::OrderService;
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::transport::Channel;
 
 pub(crate) const PAYMENT_EVENTS: &str = "payment-events";
+
+pub(crate) const SERVICE: &str = OrderService::INFO.name;
+pub(crate) const TOPIC: &str = OrderService::TOPIC.name;
 
 pub(crate) struct Service {
     pub(crate) broker: EmbeddedBroker,
     pub(crate) address: SocketAddr,
     pub(crate) store: Store,
-    shutdown: Shutdown,
-    running: Option<JoinHandle<Result<(), Failure>>>,
+    running: RunningService,
     directory: TempDir,
 }
 
@@ -32,26 +33,14 @@ impl Service {
     pub(crate) async fn start() -> Self {
         let broker = EmbeddedBroker::start(&[SERVICE], &[TOPIC, PAYMENT_EVENTS], 3).expect("the broker starts");
         let directory = tempfile::tempdir().expect("a directory");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("has one");
-        let config = Config {
-            listen: address,
-            store: Location::sqlite(directory.path().join("orders.db")),
-            callers: ListenArgs::default(),
-            kafka: KafkaArgs::of_embedded(broker.address(), 3),
-        };
-        let store = order_service::open_store(&config).expect("the store opens");
-        let shutdown = Shutdown::new();
-        let service = order_service::run(store.clone(), config, listener, Cluster::Existing, shutdown.clone());
-        #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
-        let running = Some(tokio::spawn(service));
-        Self { broker, address, store, shutdown, running, directory }
+        let store = directory.path().join("orders.db");
+        let running = RunningService::start::<OrderService>(&broker, &store, NoArgs {}).await;
+        Self { broker, address: running.address, store: running.store.clone(), running, directory }
     }
 
-    /// Stops it as a signal would.
-    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
-        self.shutdown.cancel();
-        self.running.take().expect("it runs").await.expect("no panic")
+    /// Stops the service as a signal would.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        self.running.stop().await
     }
 
     pub(crate) async fn grpc(&self) -> OrderServiceClient<Channel> {
@@ -100,7 +89,7 @@ impl Service {
     }
 
     pub(crate) fn stored_orders(&self) -> u64 {
-        self.store.read_blocking(order_service::count).expect("reads")
+        self.store.count_rows_blocking().expect("reads")
     }
 }
 

@@ -5,10 +5,9 @@ use oncelog::{
     kafka::record::{Record, Source},
     testing::{eventually, publish, read_until},
 };
-use order_service::{SERVICE, TOPIC};
 use prost::Message as _;
 
-use crate::harness::{PAYMENT_EVENTS, Service};
+use crate::harness::{PAYMENT_EVENTS, SERVICE, Service, TOPIC};
 
 /// A record as payment-service publishes it.
 pub(crate) fn outcome(order_id: &str, event: payment_event::Event) -> Record {
@@ -84,7 +83,7 @@ async fn an_order_becomes_what_its_payment_became_and_that_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_cannot_be_is_set_aside_with_its_reason() {
+async fn an_impossible_outcome_is_dead_lettered_with_its_reason() {
     let service = Service::start().await;
     let paid = service.post(r#"{"amount":500}"#).order_id().to_owned();
     let unknown = StreamId::generate().to_string();
@@ -102,7 +101,7 @@ async fn an_outcome_that_cannot_be_is_set_aside_with_its_reason() {
     reasons.sort();
     assert_eq!(reasons[1], "the order's payment had another outcome before");
     assert!(reasons[0].starts_with("the event is of \""), "{}", reasons[0]);
-    assert!(reasons[2].starts_with("the value is no PaymentEvent"), "{}", reasons[2]);
+    assert!(reasons[2].starts_with("the value is not a valid message"), "{}", reasons[2]);
     assert_eq!(reasons[3], "there is no such order");
     assert_eq!(state(&service, &paid), "PAID");
     assert_eq!(state(&service, &other), "CREATED");

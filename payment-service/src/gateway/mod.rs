@@ -3,6 +3,7 @@
 //! A call may fail without telling whether it had its effect. It is made again under the same key, and the
 //! gateway answers what it answered before, for as long as it remembers the key. After that, it is asked.
 
+pub mod args;
 mod ledger;
 pub mod simulated;
 pub(crate) mod statement;

@@ -1,7 +1,6 @@
 //! A running service that can be stopped and started again, its broker, its ledger, and the orders it reads.
 
 use std::{
-    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -11,25 +10,20 @@ use contracts::proto::{
     payments::v1::{GetPaymentRequest, Payment, payment_service_client::PaymentServiceClient},
 };
 use oncelog::{
-    edge::listener::ListenArgs,
+    app::Service as _,
     embedded::EmbeddedBroker,
     event::{Event, EventId, Position, StreamId, Version, now},
-    kafka::{
-        args::KafkaArgs,
-        cluster::Cluster,
-        record::{Record, Source},
-    },
-    runtime::{failure::Failure, stop::Shutdown},
-    store::Location,
-    testing::publish,
+    kafka::record::{Record, Source},
+    testing::{RunningService, publish},
 };
-use payment_service::{Config, GatewayLocation, SERVICE, TOPIC};
+use payment_service::{GatewayLocation, PaymentService};
 use prost::Message as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Status, transport::Channel};
 
+pub(crate) const SERVICE: &str = PaymentService::INFO.name;
+pub(crate) const TOPIC: &str = PaymentService::TOPIC.name;
 const ORDER_EVENTS: &str = "order-events";
 
 /// What outlives the service: the broker, the store, the ledger.
@@ -40,11 +34,7 @@ pub(crate) struct World {
     pub(crate) gateway_key_memory: Duration,
 }
 
-pub(crate) struct Service {
-    address: SocketAddr,
-    shutdown: Shutdown,
-    running: Option<JoinHandle<Result<(), Failure>>>,
-}
+pub(crate) struct Service(RunningService);
 
 impl World {
     pub(crate) fn new() -> Self {
@@ -58,23 +48,13 @@ impl World {
     }
 
     pub(crate) async fn start(&self) -> Service {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("has one");
-        let config = Config {
-            listen: address,
-            store: Location::sqlite(self.directory.path().join("payments.db")),
+        let args = payment_service::Args {
             gateway: GatewayLocation::Simulated(self.ledger()),
             gateway_latency: self.gateway_latency,
             gateway_key_memory: self.gateway_key_memory,
-            callers: ListenArgs::default(),
-            kafka: KafkaArgs::of_embedded(self.broker.address(), 3),
         };
-        let store = payment_service::open_store(&config).expect("the store opens");
-        let shutdown = Shutdown::new();
-        let service = payment_service::run(store, config, listener, Cluster::Existing, shutdown.clone());
-        #[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
-        let running = Some(tokio::spawn(service));
-        Service { address, shutdown, running }
+        let store = self.directory.path().join("payments.db");
+        Service(RunningService::start::<PaymentService>(&self.broker, &store, args).await)
     }
 
     /// Publishes new orders of these amounts, as order-service does, and returns their ids.
@@ -110,7 +90,7 @@ impl World {
 
 impl Service {
     pub(crate) async fn grpc(&self) -> PaymentServiceClient<Channel> {
-        PaymentServiceClient::connect(format!("http://{}", self.address)).await.expect("connects")
+        PaymentServiceClient::connect(format!("http://{}", self.0.address)).await.expect("connects")
     }
 
     pub(crate) async fn payment(&self, order: &str) -> Result<Payment, Status> {
@@ -132,9 +112,8 @@ impl Service {
         }
     }
 
-    pub(crate) async fn stop(mut self) {
-        self.shutdown.cancel();
-        self.running.take().expect("it runs").await.expect("no panic").expect("a clean stop");
+    pub(crate) async fn stop(self) {
+        self.0.stop().await.expect("a clean stop");
     }
 }
 

@@ -10,11 +10,10 @@ use oncelog::{
     event::StreamId,
     testing::{publish, read_until},
 };
-use payment_service::TOPIC;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Service, World, order_cancelled, order_created};
+use crate::harness::{Service, TOPIC, World, order_cancelled, order_created};
 
 const CHARGED: i64 = 500;
 const DECLINED: i64 = 4001;

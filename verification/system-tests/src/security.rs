@@ -106,7 +106,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     )?;
     let operator = ["--kafka-brokers", &secure, "--kafka-config", "operator.properties"];
     let ask = |what: &[&str]| orders.subcommand(&[&["dead-letters"], what, &operator].concat());
-    orders.wait_for_line(&["set aside a record"])?;
+    orders.wait_for_line(&["sent a record to the dead letters"])?;
     let (code, said) = ask(&["list"])?;
     ensure!(code == Some(0) && said.contains("there is no such order"), "{code:?}: {said}");
     let (code, said) = ask(&["replay", "--all"])?;

@@ -3,14 +3,17 @@
 use std::{collections::HashSet, sync::mpsc, thread};
 
 use super::{
-    Audit, AuditError, Besides, Finding, Findings, Progress,
-    scratch::{Heard, Scratch, Sorted},
+    Audit, AuditError, ExtraChecks, Finding, Findings, Progress,
+    scratch::{ConsumedRecord, Scratch, Sorted},
 };
 use crate::{
     aggregate::{Aggregate, Payload as _},
     event::{Event, EventId, StreamId},
-    inbox::{Asked, Reader, dead_letters},
-    kafka::{partition_log::PartitionLog, topics},
+    inbox::{
+        Follow, Instruction,
+        dead_letters::{self, Failed},
+    },
+    kafka::{client::Client, partition_log::PartitionLog, record::Unreadable, topics},
     store::{ReadError, Snapshot},
 };
 
@@ -24,58 +27,59 @@ pub struct Case<'a> {
     pub stream: StreamId,
     /// Its events in the store.
     pub events: &'a [Event],
-    /// What the followed topic says of it, as far as that was read.
-    pub heard: &'a [Heard],
+    /// The records of the followed topics about it, as far as they were consumed.
+    pub consumed: &'a [ConsumedRecord],
 }
 
-/// What was compared.
+/// The comparison of one followed topic.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Followed {
     pub(super) records: u64,
     pub(super) effects: u64,
-    pub(super) set_aside: u64,
+    pub(super) dead_letters: u64,
 }
 
-impl Followed {
-    pub(super) fn compare<A: Aggregate<Event: PartialEq>>(
-        audit: &Audit<A>,
-        moment: &Snapshot,
-        collected: Collected,
-        besides: &mut impl Besides<A>,
-        found: &mut Findings<'_>,
-    ) -> Result<Self, AuditError> {
-        let Collected { scratch, records, findings } = collected;
-        findings.into_iter().for_each(&mut *found);
-        let mut compared = Self { records, effects: 0, set_aside: scratch.count_set_aside()? };
-
-        let mut progress = Progress::new("events compared with what led to them", moment.head.0);
-        let mut events = 0;
-        let mut statement = scratch.sorted()?;
-        let mut heard = Sorted::begin(&mut statement)?;
-        thread::scope(|scope| {
-            let (batches, read) = mpsc::sync_channel(0); // whose sender is one batch ahead
-            let reading = scope.spawn(move || read_streams(audit, moment, &batches));
-            for streams in read {
-                for stream in streams? {
-                    let Some(first) = stream.first() else { continue };
-                    // Those that the store knows nothing of come in between.
-                    while let Some(unknown) = heard.stream().filter(|other| *other < first.stream) {
-                        compared.effects +=
-                            judge(audit, &scratch, unknown, &[], &heard.about(unknown)?, besides, found)?;
-                    }
-                    let about = heard.about(first.stream)?;
-                    compared.effects += judge(audit, &scratch, first.stream, &stream, &about, besides, found)?;
-                    events += stream.len() as u64;
-                    progress.at(events);
-                }
-            }
-            reading.join().map_err(|_panic| AuditError::Panicked)?;
-            while let Some(unknown) = heard.stream() {
-                compared.effects += judge(audit, &scratch, unknown, &[], &heard.about(unknown)?, besides, found)?;
-            }
-            Ok::<_, AuditError>(())
-        })?;
-        Ok(compared)
+/// Compares the followed topics with the store, stream by stream.
+pub(super) fn compare<A: Aggregate<Event: PartialEq>>(
+    audit: &Audit<A>,
+    moment: &Snapshot,
+    collected: Collected,
+    extra: &mut impl ExtraChecks<A>,
+    found: &mut Findings<'_>,
+) -> Result<Vec<Followed>, AuditError> {
+    let Collected { scratch, mut topics, findings } = collected;
+    findings.into_iter().for_each(&mut *found);
+    for (index, topic) in topics.iter_mut().enumerate() {
+        topic.dead_letters = scratch.count_dead_letters(index)?;
     }
+
+    let mut progress = Progress::new("events compared with what led to them", moment.head.0);
+    let mut events = 0;
+    let mut statement = scratch.sorted()?;
+    let mut consumed = Sorted::begin(&mut statement)?;
+    let mut judge = Judge { audit, scratch: &scratch, topics: &mut topics, extra, found };
+    thread::scope(|scope| {
+        let (batches, read) = mpsc::sync_channel(0); // whose sender is one batch ahead
+        let reading = scope.spawn(move || read_streams(audit, moment, &batches));
+        for streams in read {
+            for stream in streams? {
+                let Some(first) = stream.first() else { continue };
+                // Streams that the store does not know come in between.
+                while let Some(unknown) = consumed.stream().filter(|other| *other < first.stream) {
+                    judge.judge(unknown, &[], &consumed.about(unknown)?)?;
+                }
+                judge.judge(first.stream, &stream, &consumed.about(first.stream)?)?;
+                events += stream.len() as u64;
+                progress.at(events);
+            }
+        }
+        reading.join().map_err(|_panic| AuditError::Panicked)?;
+        while let Some(unknown) = consumed.stream() {
+            judge.judge(unknown, &[], &consumed.about(unknown)?)?;
+        }
+        Ok::<_, AuditError>(())
+    })?;
+    Ok(topics)
 }
 
 /// Reads all streams in the order of their ids, for as long as someone takes them.
@@ -94,11 +98,11 @@ fn read_streams<A: Aggregate>(
     }
 }
 
-/// The followed topic as far as the service had read it, sorted.
+/// The followed topics as far as the service had consumed them, sorted.
 pub(super) struct Collected {
     scratch: Scratch,
-    records: u64,
-    /// Of records that are gone, or are no events.
+    topics: Vec<Followed>,
+    /// Records that are gone, or are no events.
     findings: Vec<Finding>,
 }
 
@@ -106,40 +110,48 @@ impl Collected {
     pub(super) fn collect<A: Aggregate>(audit: &Audit<A>, moment: &Snapshot) -> Result<Self, AuditError> {
         let scratch = Scratch::open(&audit.log)?;
         let cluster = topics::cluster_id(&audit.client)?;
-        collect_set_aside(audit, &read_offsets(moment, &cluster, &dead_letters::retries_of(audit.service)), &scratch)?;
+        let consumed = |topic: &str| consumed_offsets(moment, &cluster, topic);
+        collect_dead_letters(audit, &consumed(&dead_letters::retries_of(audit.service)), &scratch)?;
         let mut findings = Vec::new();
-        let read = read_offsets(moment, &cluster, audit.followed);
-        let records = collect(audit, &read, &scratch, &mut |finding| findings.push(finding))?;
-        Ok(Self { scratch, records, findings })
+        let mut topics = Vec::new();
+        for (index, follow) in audit.follows.iter().enumerate() {
+            let found: &mut Findings<'_> = &mut |finding| findings.push(finding);
+            let topic = (index, follow.topic);
+            let records = collect(&audit.client, topic, &consumed(follow.topic), &scratch, found)?;
+            topics.push(Followed { records, ..Followed::default() });
+        }
+        Ok(Self { scratch, topics, findings })
     }
 }
 
-/// Reads the followed topic as far as the service had. Returns how many records that was.
-fn collect<A: Aggregate>(
-    audit: &Audit<A>,
-    read: &[(i32, i64)],
+/// Reads a followed topic as far as the service had consumed it. Returns the number of records.
+fn collect(
+    client: &Client,
+    (index, topic): (usize, &str),
+    consumed: &[(i32, i64)],
     scratch: &Scratch,
     found: &mut Findings<'_>,
 ) -> Result<u64, AuditError> {
     // Offsets, of which the ends of transactions take some: a little more than there are records.
-    let offsets: i64 = read.iter().map(|(_, next)| next).sum();
+    let offsets: i64 = consumed.iter().map(|(_, next)| next).sum();
     let mut progress = Progress::new("records of the followed topic read", offsets.unsigned_abs());
     let mut records = 0;
-    for &(partition, next) in read {
-        let mut log = PartitionLog::open_until(&audit.client, audit.followed, partition, next)?;
+    for &(partition, next) in consumed {
+        let mut log = PartitionLog::open_until(client, topic, partition, next)?;
         let (low, end) = (log.low, log.end);
         if low > 0 || end < next {
-            let place = Some(format!("{}/{partition}@{}", audit.followed, if low > 0 { 0 } else { end }));
+            let place = Some(format!("{topic}/{partition}@{}", if low > 0 { 0 } else { end }));
             let what = format!("is gone, and was read: the topic has {low} to {end}, the service read up to {next}");
             found(Finding { place, what, ..Finding::default() });
         }
         while let Some(record) = log.read()? {
             match record.open() {
-                Ok(incoming) => scratch.add(record.partition, record.offset, &incoming)?,
-                Err(_) if scratch.is_set_aside(record.partition, record.offset)? => {}
+                Ok(incoming) => scratch.add(index, &record, &incoming)?,
+                Err(_) if scratch.is_dead_lettered(index, record.partition, record.offset)? => {}
                 Err(error) => {
                     let place = Some(record.place().to_string());
-                    found(Finding { place, what: format!("{error}, and it is not set aside"), ..Finding::default() });
+                    let what = format!("{error}, and it is not in the dead letters");
+                    found(Finding { place, what, ..Finding::default() });
                 }
             }
             records += 1;
@@ -149,15 +161,22 @@ fn collect<A: Aggregate>(
     Ok(records)
 }
 
-/// Notes which records of the followed topic the service has set aside, and which of these it has read again.
-fn collect_set_aside<A: Aggregate>(audit: &Audit<A>, read: &[(i32, i64)], scratch: &Scratch) -> Result<(), AuditError> {
-    let Audit { client, service, followed, .. } = audit;
+/// Notes which records of the followed topics are in the dead letters, and which of these were replayed and consumed.
+fn collect_dead_letters<A: Aggregate>(
+    audit: &Audit<A>,
+    consumed: &[(i32, i64)],
+    scratch: &Scratch,
+) -> Result<(), AuditError> {
+    let Audit { client, service, follows, .. } = audit;
+    let index = |failed: &Failed| follows.iter().position(|follow| follow.topic == failed.topic);
     let retries = dead_letters::retries_of(service);
-    for &(partition, next) in read {
+    for &(partition, next) in consumed {
         let mut log = PartitionLog::open_until(client, &retries, partition, next)?;
         while let Some(record) = log.read()? {
-            if let Some((partition, offset, failures)) = dead_letters::failures_of(&record, followed) {
-                scratch.add_retried(partition, offset, failures)?;
+            if let Some(failed) = Failed::described_by(&record)
+                && let Some(index) = index(&failed)
+            {
+                scratch.add_replay(index, &failed)?;
             }
         }
     }
@@ -166,113 +185,125 @@ fn collect_set_aside<A: Aggregate>(audit: &Audit<A>, read: &[(i32, i64)], scratc
     for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
         let mut log = PartitionLog::open(client, &topic, partition)?;
         while let Some(record) = log.read()? {
-            if let Some((partition, offset, failures)) = dead_letters::failures_of(&record, followed) {
-                scratch.add_set_aside(partition, offset, failures)?;
+            if let Some(failed) = Failed::described_by(&record)
+                && let Some(index) = index(&failed)
+            {
+                scratch.add_dead_letter(index, &failed)?;
             }
         }
     }
     Ok(())
 }
 
-/// How far the service had read a topic of the cluster: each partition, and the offset of its next record.
-fn read_offsets(moment: &Snapshot, cluster: &str, topic: &str) -> Vec<(i32, i64)> {
+/// Returns how far the service had consumed a topic: each partition, and the offset of its next record.
+fn consumed_offsets(moment: &Snapshot, cluster: &str, topic: &str) -> Vec<(i32, i64)> {
     let read = moment.offsets.iter().filter(|(at, _)| at.cluster == cluster && at.topic == topic);
     read.map(|(at, next)| (at.partition, *next)).collect()
 }
 
-/// Judges one stream, and returns how many of its events are effects of records.
-fn judge<A: Aggregate<Event: PartialEq>>(
-    audit: &Audit<A>,
-    scratch: &Scratch,
-    stream: StreamId,
-    events: &[Event],
-    heard: &[Heard],
-    besides: &mut impl Besides<A>,
-    found: &mut Findings<'_>,
-) -> Result<u64, AuditError> {
-    let case = Case { stream, events, heard };
-    let mut judgement =
-        Judgement { topic: audit.followed, reader: audit.reader, case: &case, found, answered: HashSet::new() };
-    let Some(state) = judgement.effects::<A>() else { return Ok(0) };
-    for heard in case.heard {
-        if !judgement.answered.contains(&heard.id) {
-            let is_set_aside = scratch.is_set_aside(heard.partition, heard.offset)?;
-            judgement.no_effect(&state, heard, is_set_aside);
-        }
-    }
-    besides.compare(&case, &state, found)?;
-    Ok(events.iter().filter(|event| event.causation.is_some()).count() as u64)
+/// Judges streams, one after the other.
+struct Judge<'a, 'f, A: Aggregate, X> {
+    audit: &'a Audit<A>,
+    scratch: &'a Scratch,
+    topics: &'a mut [Followed],
+    extra: &'a mut X,
+    found: &'a mut Findings<'f>,
 }
 
-struct Judgement<'a, 'f, C> {
-    topic: &'static str,
-    reader: Reader<C>,
+impl<A: Aggregate<Event: PartialEq>, X: ExtraChecks<A>> Judge<'_, '_, A, X> {
+    fn judge(&mut self, stream: StreamId, events: &[Event], consumed: &[ConsumedRecord]) -> Result<(), AuditError> {
+        let case = Case { stream, events, consumed };
+        let mut judgement =
+            Judgement { follows: &self.audit.follows, case: &case, found: self.found, answered: HashSet::new() };
+        let Some(state) = judgement.effects(self.topics) else { return Ok(()) };
+        for record in consumed {
+            if !judgement.answered.contains(&record.id) {
+                let ConsumedRecord { topic, partition, offset, .. } = *record;
+                let is_dead_lettered = self.scratch.is_dead_lettered(topic, partition, offset)?;
+                judgement.no_effect(&state, record, is_dead_lettered);
+            }
+        }
+        self.extra.compare(&case, &state, self.found)
+    }
+}
+
+struct Judgement<'a, 'f, A: Aggregate> {
+    follows: &'a [Follow<A>],
     case: &'a Case<'a>,
     found: &'a mut Findings<'f>,
     /// The records that have had an effect.
     answered: HashSet<EventId>,
 }
 
-impl<C> Judgement<'_, '_, C> {
-    fn tell(&mut self, event: Option<&Event>, heard: Option<&Heard>, what: String) {
-        let place = heard.map(|heard| format!("{}/{}@{}", self.topic, heard.partition, heard.offset));
+impl<A: Aggregate<Event: PartialEq>> Judgement<'_, '_, A> {
+    fn report(&mut self, event: Option<&Event>, record: Option<&ConsumedRecord>, what: String) {
+        let topic = |record: &ConsumedRecord| self.follows.get(record.topic).map_or("", |follow| follow.topic);
+        let place = record.map(|record| format!("{}/{}@{}", topic(record), record.partition, record.offset));
         let position = event.map(|event| event.position);
         (self.found)(Finding { stream: Some(self.case.stream), position, place, what });
     }
 
-    /// Every event that a record led to: that record must be there, have led to nothing else, and lead to just this.
-    fn effects<A: Aggregate<Command = C, Event: PartialEq>>(&mut self) -> Option<A> {
+    fn read(&self, record: &ConsumedRecord) -> Result<Instruction<A::Command>, Unreadable> {
+        match self.follows.get(record.topic) {
+            Some(follow) => (follow.reader)(&record.incoming(self.case.stream)),
+            None => Ok(Instruction::Ignore), // only followed topics are collected
+        }
+    }
+
+    /// Checks every event that a record led to. The record must exist, must have led to nothing else, and must lead to
+    /// just this event. Returns the state after the last event, if all of them can be read.
+    fn effects(&mut self, topics: &mut [Followed]) -> Option<A> {
         let mut state = A::default();
         for event in self.case.events {
             let payload = match A::Event::decode(&event.payload) {
-                Ok(payload) => payload,
+                Ok(decoded) => decoded.event,
                 Err(error) => {
-                    self.tell(Some(event), None, format!("cannot be read: {error}"));
+                    self.report(Some(event), None, format!("cannot be read: {error}"));
                     return None;
                 }
             };
             if let Some(cause) = event.causation {
-                match self.case.heard.iter().find(|heard| heard.id == cause) {
-                    None => {
-                        let what = format!("is the effect of {cause}, which {} does not have", self.topic);
-                        self.tell(Some(event), None, what);
-                    }
-                    Some(heard) if !self.answered.insert(cause) => {
-                        self.tell(Some(event), Some(heard), "has had a second effect".to_owned());
-                    }
-                    Some(heard) => {
-                        if !self.leads_to(&state, heard, &payload) {
-                            let what = format!("does not lead to {}, which was recorded for it", event.event_type);
-                            self.tell(Some(event), Some(heard), what);
-                        }
-                    }
-                }
+                self.effect(&state, event, &payload, cause, topics);
             }
             state.apply(&payload);
         }
         Some(state)
     }
 
-    fn leads_to<A: Aggregate<Command = C, Event: PartialEq>>(
-        &self,
-        state: &A,
-        heard: &Heard,
-        payload: &A::Event,
-    ) -> bool {
-        let Ok(Asked::Command(_, command)) = (self.reader)(&heard.incoming(self.case.stream)) else { return false };
+    fn effect(&mut self, state: &A, event: &Event, payload: &A::Event, cause: EventId, topics: &mut [Followed]) {
+        let Some(record) = self.case.consumed.iter().find(|record| record.id == cause) else {
+            let topics: Vec<_> = self.follows.iter().map(|follow| follow.topic).collect();
+            let what = format!("is the effect of {cause}, which {} does not have", topics.join(", "));
+            return self.report(Some(event), None, what);
+        };
+        if let Some(topic) = topics.get_mut(record.topic) {
+            topic.effects += 1;
+        }
+        if !self.answered.insert(cause) {
+            self.report(Some(event), Some(record), "has had a second effect".to_owned());
+        } else if !self.leads_to(state, record, payload) {
+            let what = format!("does not lead to {}, which was recorded for it", event.event_type);
+            self.report(Some(event), Some(record), what);
+        }
+    }
+
+    fn leads_to(&self, state: &A, record: &ConsumedRecord, payload: &A::Event) -> bool {
+        let Ok(Instruction::Execute(command)) = self.read(record) else { return false };
         state.decide(&command).is_ok_and(|decided| decided.contains(payload))
     }
 
-    /// A record without an effect must be one that leads to nothing: whatever came first, deciding it again tells. Or one
-    /// that cannot be read, and is set aside.
-    fn no_effect<A: Aggregate<Command = C>>(&mut self, state: &A, heard: &Heard, is_set_aside: bool) {
-        let refused = |why: String| (!is_set_aside).then(|| format!("{why}, and it is not set aside"));
-        let what = match (self.reader)(&heard.incoming(self.case.stream)) {
-            Ok(Asked::Nothing | Asked::Newer) => None,
-            Err(reason) => refused(reason),
-            Ok(Asked::Command(_, command)) => match state.decide(&command) {
+    /// Checks a record without an effect. It must lead to nothing, which deciding it again shows, or be in the dead
+    /// letters.
+    fn no_effect(&mut self, state: &A, record: &ConsumedRecord, is_dead_lettered: bool) {
+        let refused = |why: String| (!is_dead_lettered).then(|| format!("{why}, and it is not in the dead letters"));
+        let what = match self.read(record) {
+            Ok(Instruction::Ignore | Instruction::Skip) => None,
+            Err(unreadable) => refused(unreadable.to_string()),
+            Ok(Instruction::Execute(command)) => match state.decide(&command) {
                 Ok(events) if events.is_empty() => None,
-                Ok(_) if is_set_aside => Some("is set aside, and could be read by now: put it back".to_owned()),
+                Ok(_) if is_dead_lettered => {
+                    Some("is in the dead letters, and could be handled by now: replay it".to_owned())
+                }
                 Ok(events) => {
                     let missing: Vec<_> = events.iter().map(|event| event.event_type()).collect();
                     Some(format!("has had no effect: {} is missing", missing.join(", ")))
@@ -281,7 +312,7 @@ impl<C> Judgement<'_, '_, C> {
             },
         };
         if let Some(what) = what {
-            self.tell(None, Some(heard), what);
+            self.report(None, Some(record), what);
         }
     }
 }

@@ -12,7 +12,6 @@ mod published;
 mod scratch;
 
 use std::{
-    fmt,
     io::{self, Write as _},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -21,7 +20,7 @@ use std::{
 use clap::Args;
 use rdkafka::error::KafkaError;
 
-pub use self::{followed::Case, scratch::Heard};
+pub use self::{followed::Case, scratch::ConsumedRecord};
 use self::{
     followed::{Collected, Followed},
     published::Published,
@@ -29,8 +28,11 @@ use self::{
 use crate::{
     aggregate::Aggregate,
     event::{Position, StreamId},
-    inbox::Reader,
-    kafka::{client::Client, topics},
+    inbox::Follow,
+    kafka::{
+        client::Client,
+        topics::{self, TopicSpec},
+    },
     relay::checkpoint::{self, Checkpoints},
     runtime::failure::Failure,
     store::{Log, ReadError, Snapshot},
@@ -56,14 +58,12 @@ pub struct Audit<A: Aggregate> {
     pub client: Client,
     /// The service's name.
     pub service: &'static str,
-    /// The topic that it publishes to.
-    pub topic: &'static str,
-    /// The one message type of that topic.
-    pub message: &'static str,
-    /// The topic that it reads.
-    pub followed: &'static str,
-    /// Says what a record of that one asks for.
-    pub reader: Reader<A::Command>,
+    /// The contract of the topic that it publishes to.
+    pub topic: TopicSpec,
+    /// The topics that it follows.
+    pub follows: Vec<Follow<A>>,
+    /// The word for a stream, such as `order`.
+    pub stream_word: &'static str,
 }
 
 /// Something that is not as it must be.
@@ -79,18 +79,13 @@ pub struct Finding {
     pub what: String,
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(stream) = self.stream {
-            write!(f, "order {stream}  ")?;
-        }
-        if let Some(position) = self.position {
-            write!(f, "position {position}  ")?;
-        }
-        if let Some(place) = &self.place {
-            write!(f, "{place}  ")?;
-        }
-        f.write_str(&self.what)
+impl Finding {
+    /// Describes the finding in one line.
+    fn describe(&self, stream_word: &str) -> String {
+        let stream = self.stream.map(|stream| format!("{stream_word} {stream}"));
+        let position = self.position.map(|position| format!("position {position}"));
+        let parts = [stream, position, self.place.clone(), Some(self.what.clone())];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
     }
 }
 
@@ -114,20 +109,36 @@ pub enum AuditError {
     Panicked,
     /// What the service itself is compared with could not be read.
     #[error("{0}")]
-    Besides(String),
+    Extra(String),
 }
 
-/// What a service compares besides, stream by stream; `finish` is called after the last one.
-pub trait Besides<A> {
-    /// Compares one stream: its events, the records about it, and what has become of it.
+/// Checks that a service adds to its audit, such as the comparison of payments with the gateway's ledger.
+pub trait ExtraChecks<A>: Sized + Send + 'static {
+    /// The flags of the checks.
+    type Args: clap::Args + Send + 'static;
+
+    /// Prepares the checks, for the moment that the audit is of.
+    fn open(args: Self::Args, moment: SystemTime) -> Result<Self, AuditError>;
+
+    /// Checks one stream: its events, the records about it, and its state.
     fn compare(&mut self, case: &Case<'_>, state: &A, found: &mut Findings<'_>) -> Result<(), AuditError>;
 
-    /// Compares what belongs to no stream, and returns what was compared: a name and a number for each.
+    /// Checks what belongs to no stream, after the last one. Returns what was compared: a name and a number for each.
     fn finish(&mut self, found: &mut Findings<'_>) -> Result<Vec<(&'static str, u64)>, AuditError>;
 }
 
-/// Nothing besides.
-impl<A> Besides<A> for () {
+/// No flags.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NoArgs {}
+
+/// No extra checks.
+impl<A> ExtraChecks<A> for () {
+    type Args = NoArgs;
+
+    fn open(_: NoArgs, _: SystemTime) -> Result<Self, AuditError> {
+        Ok(())
+    }
+
     fn compare(&mut self, _: &Case<'_>, _: &A, _: &mut Findings<'_>) -> Result<(), AuditError> {
         Ok(())
     }
@@ -137,21 +148,16 @@ impl<A> Besides<A> for () {
     }
 }
 
-/// Audits, says on stdout what was compared and each finding, and fails if there is one.
-///
-/// `besides` is made for the moment that the audit is of.
-pub async fn run<A, B>(
-    audit: Audit<A>,
-    besides: impl FnOnce(SystemTime) -> Result<B, AuditError> + Send + 'static,
-    args: AuditArgs,
-) -> Result<(), Failure>
+/// Audits, prints what was compared and each finding, and fails if there is one.
+pub async fn run<A, X>(audit: Audit<A>, extra: X::Args, args: AuditArgs) -> Result<(), Failure>
 where
     A: Aggregate<Event: PartialEq>,
-    B: Besides<A>,
+    X: ExtraChecks<A>,
 {
     let done = tokio::task::spawn_blocking(move || {
         let moment = audit.log.snapshot()?;
-        audit.run(&moment, &mut besides(moment.time)?, Duration::from_secs(args.wait), &mut |line| {
+        let mut extra = X::open(extra, moment.time)?;
+        audit.run(&moment, &mut extra, Duration::from_secs(args.wait), &mut |line| {
             // A reader of the lines that goes away does not change the verdict.
             let _ = writeln!(io::stdout(), "{line}");
         })
@@ -168,14 +174,14 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
     pub fn run(
         &self,
         moment: &Snapshot,
-        besides: &mut impl Besides<A>,
+        extra: &mut impl ExtraChecks<A>,
         wait: Duration,
         tell: &mut dyn FnMut(String),
     ) -> Result<u64, AuditError> {
         let mut findings = 0;
         let mut found = |finding: Finding| {
             findings += 1;
-            tell(finding.to_string());
+            tell(finding.describe(self.stream_word));
         };
         self.wait_until_published(moment.head, wait)?;
         let (published, collected) = thread::scope(|scope| {
@@ -183,8 +189,8 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
             (Published::compare(self, moment.head, &mut found), collecting.join())
         });
         let (published, collected) = (published?, collected.map_err(|_panic| AuditError::Panicked)??);
-        let followed = Followed::compare(self, moment, collected, besides, &mut found)?;
-        let compared = besides.finish(&mut found)?;
+        let followed = followed::compare(self, moment, collected, extra, &mut found)?;
+        let compared = extra.finish(&mut found)?;
 
         tell(format!(
             "{:<16} {:>10}  up to position {}, store {}",
@@ -195,13 +201,14 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
         ));
         tell(format!(
             "{:<16} {:>10}  records compared; {} of other sources",
-            self.topic, published.compared, published.others
+            self.topic.name, published.compared, published.others
         ));
-        let Followed { records, effects, set_aside } = followed;
-        tell(format!(
-            "{:<16} {records:>10}  records followed; {effects} effects, {set_aside} set aside",
-            self.followed
-        ));
+        for (follow, Followed { records, effects, dead_letters }) in self.follows.iter().zip(followed) {
+            tell(format!(
+                "{:<16} {records:>10}  records followed; {effects} effects, {dead_letters} dead letters",
+                follow.topic
+            ));
+        }
         for (what, count) in compared {
             tell(format!("{what:<16} {count:>10}  compared"));
         }

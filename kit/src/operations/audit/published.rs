@@ -33,11 +33,11 @@ impl Published {
         found: &mut Findings<'_>,
     ) -> Result<Self, AuditError> {
         let source = audit.log.id().source(audit.service);
-        let mut topic = TopicLog::open(&audit.client, audit.topic, &source)?;
+        let mut topic = TopicLog::open(&audit.client, audit.topic.name, &source)?;
         let mut progress = Progress::new("records compared with the store", head.0);
-        let partitions = match audit.log.fact(&topics::partitions_fact(audit.topic))?.map(|known| known.parse()) {
+        let partitions = match audit.log.fact(&topics::partitions_fact(audit.topic.name))?.map(|known| known.parse()) {
             Some(Ok(known)) if known != topic.partitions() => {
-                let what = format!("{} has {} partitions, and had {known}", audit.topic, topic.partitions());
+                let what = format!("{} has {} partitions, and had {known}", audit.topic.name, topic.partitions());
                 found(Finding { what, ..Finding::default() });
                 known
             }
@@ -45,7 +45,12 @@ impl Published {
         };
         let mut comparison = Comparison {
             stored: Stored { log: &audit.log, batch: Vec::new() },
-            source: Source { topic: audit.topic.to_owned(), uri: source, message: audit.message, partitions },
+            source: Source {
+                topic: audit.topic.name.to_owned(),
+                uri: source,
+                message: audit.topic.message,
+                partitions,
+            },
             head,
             newest: head,
             last: 0,
@@ -158,7 +163,7 @@ fn differences(record: &Received, expected: &Record) -> Vec<String> {
         differences.push("its value is not the one that is stored".to_owned());
     }
     if record.key != expected.key {
-        differences.push("its key is another order's".to_owned());
+        differences.push("its key is another stream's".to_owned());
     }
     if let Some(partition) = expected.partition.filter(|partition| *partition != record.partition) {
         differences.push(format!("its key belongs to partition {partition}"));

@@ -1,5 +1,5 @@
-//! The records of the followed topic, sorted by the stream that they are about, in a temporary file: so the audit needs
-//! no more memory for a long topic than for a short one.
+//! The records of the followed topics, sorted by stream, in a temporary file. So the audit needs no more memory for a
+//! long topic than for a short one.
 
 use std::fs;
 
@@ -7,13 +7,16 @@ use rusqlite::{Connection, Row, Rows, Statement, config::DbConfig, params};
 
 use crate::{
     event::{EventId, StreamId},
-    kafka::record::Incoming,
+    inbox::dead_letters::Failed,
+    kafka::record::{Incoming, Received},
     store::Log,
 };
 
-/// A record of the followed topic.
+/// A record of a followed topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct ConsumedRecord {
+    /// The index of the topic among the followed ones.
+    pub(super) topic: usize,
     /// Its partition.
     pub partition: i32,
     /// Its offset.
@@ -26,8 +29,8 @@ pub struct Heard {
     pub payload: Vec<u8>,
 }
 
-impl Heard {
-    /// The record as the inbox would read it.
+impl ConsumedRecord {
+    /// Returns the record as the inbox would read it.
     pub(super) fn incoming(&self, stream: StreamId) -> Incoming<'_> {
         let Self { id, event_type, payload, .. } = self;
         Incoming { id: *id, stream, event_type, causation: None, traceparent: None, payload }
@@ -55,72 +58,78 @@ impl Scratch {
              PRAGMA journal_mode = OFF;
              PRAGMA synchronous = OFF;
              PRAGMA cache_size = -65536;
-             CREATE TABLE heard (
-                 stream BLOB, partition INTEGER, offset INTEGER, id BLOB, type TEXT, payload BLOB,
-                 PRIMARY KEY (stream, partition, offset)
+             CREATE TABLE consumed (
+                 stream BLOB, topic INTEGER, partition INTEGER, offset INTEGER, id BLOB, type TEXT, payload BLOB,
+                 PRIMARY KEY (stream, topic, partition, offset)
              ) WITHOUT ROWID;
-             CREATE TABLE set_aside (
-                 partition INTEGER, offset INTEGER, failures INTEGER DEFAULT 0, retried INTEGER DEFAULT 0,
-                 PRIMARY KEY (partition, offset)
+             CREATE TABLE dead_letters (
+                 topic INTEGER, partition INTEGER, offset INTEGER, failures INTEGER DEFAULT 0, retried INTEGER DEFAULT 0,
+                 PRIMARY KEY (topic, partition, offset)
              ) WITHOUT ROWID;
              BEGIN", // one transaction, which nothing ever ends
         )?;
         Ok(Self(connection))
     }
 
-    pub(super) fn add(&self, partition: i32, offset: i64, record: &Incoming<'_>) -> rusqlite::Result<()> {
-        self.0.prepare_cached("INSERT INTO heard VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-            record.stream.0,
-            partition,
-            offset,
-            record.id.0,
-            record.event_type,
-            record.payload
+    pub(super) fn add(&self, topic: usize, record: &Received, incoming: &Incoming<'_>) -> rusqlite::Result<()> {
+        self.0.prepare_cached("INSERT INTO consumed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+            incoming.stream.0,
+            topic,
+            record.partition,
+            record.offset,
+            incoming.id.0,
+            incoming.event_type,
+            incoming.payload
         ])?;
         Ok(())
     }
 
-    /// Notes that a record was set aside after it had failed so often.
-    pub(super) fn add_set_aside(&self, partition: i32, offset: i64, failures: u32) -> rusqlite::Result<()> {
-        self.note("failures", partition, offset, failures)
+    /// Notes that a record is in the dead letters, and how often it had failed by then.
+    pub(super) fn add_dead_letter(&self, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
+        self.note("failures", topic, failed)
     }
 
-    /// Notes that a record which had failed so often was put back, and read again.
-    pub(super) fn add_retried(&self, partition: i32, offset: i64, failures: u32) -> rusqlite::Result<()> {
-        self.note("retried", partition, offset, failures)
+    /// Notes that a record was replayed and consumed again, and how often it had failed before.
+    pub(super) fn add_replay(&self, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
+        self.note("retried", topic, failed)
     }
 
-    fn note(&self, column: &str, partition: i32, offset: i64, failures: u32) -> rusqlite::Result<()> {
+    fn note(&self, column: &str, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
         let sql = format!(
-            "INSERT INTO set_aside (partition, offset, {column}) VALUES (?1, ?2, ?3)
+            "INSERT INTO dead_letters (topic, partition, offset, {column}) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET {column} = max({column}, excluded.{column})"
         );
-        self.0.prepare_cached(&sql)?.execute(params![partition, offset, failures])?;
+        let Failed { partition, offset, failures, .. } = failed;
+        self.0.prepare_cached(&sql)?.execute(params![topic, partition, offset, failures])?;
         Ok(())
     }
 
-    /// Whether a record is set aside: one that was put back and read again is so only if it has failed again.
-    pub(super) fn is_set_aside(&self, partition: i32, offset: i64) -> rusqlite::Result<bool> {
+    /// Returns whether a record is in the dead letters. One that was replayed is there only if it has failed again.
+    pub(super) fn is_dead_lettered(&self, topic: usize, partition: i32, offset: i64) -> rusqlite::Result<bool> {
         self.0
-            .prepare_cached("SELECT 1 FROM set_aside WHERE partition = ?1 AND offset = ?2 AND failures > retried")?
-            .exists([i64::from(partition), offset])
+            .prepare_cached(
+                "SELECT 1 FROM dead_letters
+                 WHERE topic = ?1 AND partition = ?2 AND offset = ?3 AND failures > retried",
+            )?
+            .exists(params![topic, partition, offset])
     }
 
-    pub(super) fn count_set_aside(&self) -> rusqlite::Result<u64> {
-        self.0.query_row("SELECT count(*) FROM set_aside WHERE failures > retried", [], |row| row.get(0))
+    pub(super) fn count_dead_letters(&self, topic: usize) -> rusqlite::Result<u64> {
+        let sql = "SELECT count(*) FROM dead_letters WHERE topic = ?1 AND failures > retried";
+        self.0.query_row(sql, [topic], |row| row.get(0))
     }
 
-    /// All that was heard; to be gone through with [`Sorted`].
+    /// Selects all consumed records, to be read with [`Sorted`].
     pub(super) fn sorted(&self) -> rusqlite::Result<Statement<'_>> {
-        let columns = "stream, partition, offset, id, type, payload";
-        self.0.prepare(&format!("SELECT {columns} FROM heard ORDER BY stream, partition, offset"))
+        let columns = "stream, topic, partition, offset, id, type, payload";
+        self.0.prepare(&format!("SELECT {columns} FROM consumed ORDER BY stream, topic, partition, offset"))
     }
 }
 
-/// What was heard, stream by stream in the order of their ids.
+/// Consumed records, stream by stream in the order of their ids.
 pub(super) struct Sorted<'a> {
     rows: Rows<'a>,
-    next: Option<(StreamId, Heard)>,
+    next: Option<(StreamId, ConsumedRecord)>,
 }
 
 impl<'a> Sorted<'a> {
@@ -130,34 +139,35 @@ impl<'a> Sorted<'a> {
         Ok(sorted)
     }
 
-    /// The next stream of which something was heard.
+    /// Returns the next stream that has a record.
     pub(super) fn stream(&self) -> Option<StreamId> {
         self.next.as_ref().map(|(stream, _)| *stream)
     }
 
-    /// What was heard about a stream that is the next one or comes before it; by partition and offset.
-    pub(super) fn about(&mut self, stream: StreamId) -> rusqlite::Result<Vec<Heard>> {
-        debug_assert!(self.stream().is_none_or(|next| next >= stream), "streams are asked for in order");
+    /// Returns the records of a stream that is the next one or comes before it; by topic, partition and offset.
+    pub(super) fn about(&mut self, stream: StreamId) -> rusqlite::Result<Vec<ConsumedRecord>> {
+        debug_assert!(self.stream().is_none_or(|next| next >= stream), "streams are read in order");
         let mut about = Vec::new();
-        while let Some((_, heard)) = self.next.take_if(|(next, _)| *next == stream) {
-            about.push(heard);
+        while let Some((_, record)) = self.next.take_if(|(next, _)| *next == stream) {
+            about.push(record);
             self.advance()?;
         }
         Ok(about)
     }
 
     fn advance(&mut self) -> rusqlite::Result<()> {
-        let heard = |row: &Row<'_>| -> rusqlite::Result<_> {
-            let heard = Heard {
-                partition: row.get(1)?,
-                offset: row.get(2)?,
-                id: EventId(row.get(3)?),
-                event_type: row.get(4)?,
-                payload: row.get(5)?,
+        let consumed = |row: &Row<'_>| -> rusqlite::Result<_> {
+            let record = ConsumedRecord {
+                topic: row.get(1)?,
+                partition: row.get(2)?,
+                offset: row.get(3)?,
+                id: EventId(row.get(4)?),
+                event_type: row.get(5)?,
+                payload: row.get(6)?,
             };
-            Ok((StreamId(row.get(0)?), heard))
+            Ok((StreamId(row.get(0)?), record))
         };
-        self.next = self.rows.next()?.map(heard).transpose()?;
+        self.next = self.rows.next()?.map(consumed).transpose()?;
         Ok(())
     }
 }
@@ -167,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_heard_comes_stream_by_stream_and_record_by_record() {
+    fn records_come_stream_by_stream_and_record_by_record() {
         let scratch = Connection::open_in_memory().and_then(Scratch::begin).expect("opens");
         let mut streams = [(); 3].map(|()| StreamId::generate());
         streams.sort();
@@ -175,17 +185,19 @@ mod tests {
         for (partition, offset, stream) in [(1, 7, third), (0, 9, first), (0, 8, third), (1, 6, third), (0, 2, second)]
         {
             let (id, payload) = (EventId::generate(), [].as_slice());
-            let record = Incoming { id, stream, event_type: "t", causation: None, traceparent: None, payload };
-            scratch.add(partition, offset, &record).expect("added");
+            let incoming = Incoming { id, stream, event_type: "t", causation: None, traceparent: None, payload };
+            let (topic, headers) = ("t".to_owned(), Vec::new());
+            let record = Received { topic, partition, offset, key: None, value: None, headers, time: None };
+            scratch.add(0, &record, &incoming).expect("added");
         }
         let mut statement = scratch.sorted().expect("prepared");
-        let mut heard = Sorted::begin(&mut statement).expect("begun");
+        let mut sorted = Sorted::begin(&mut statement).expect("begun");
         let mut about = |stream| -> (Option<StreamId>, Vec<(i32, i64)>) {
-            let next = heard.stream();
-            let about = heard.about(stream).expect("reads");
-            (next, about.iter().map(|heard| (heard.partition, heard.offset)).collect())
+            let next = sorted.stream();
+            let about = sorted.about(stream).expect("reads");
+            (next, about.iter().map(|record| (record.partition, record.offset)).collect())
         };
-        assert_eq!(about(StreamId(uuid::Uuid::nil())), (Some(first), vec![]), "nothing was heard of that");
+        assert_eq!(about(StreamId(uuid::Uuid::nil())), (Some(first), vec![]), "it has no record");
         assert_eq!(about(first), (Some(first), vec![(0, 9)]));
         assert_eq!(about(second), (Some(second), vec![(0, 2)]));
         assert_eq!(about(third), (Some(third), vec![(0, 8), (1, 6), (1, 7)]));

@@ -1,7 +1,15 @@
 //! The store on SQLite: one file, one process.
+//!
+//! One thread owns the connection that writes ([`writer`]); a few others read beside it ([`readers`]).
 
+pub(super) mod events;
+pub(super) mod facts;
 mod lock;
-pub(super) mod reads;
-pub(super) mod rebuild;
+pub(super) mod open;
+pub(super) mod readers;
+mod rebuild;
 pub(super) mod schema;
+pub(super) mod tables;
 pub(super) mod writer;
+
+pub(super) use self::rebuild::Rebuild;

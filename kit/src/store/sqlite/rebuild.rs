@@ -1,68 +1,100 @@
-//! Makes the read tables anew from the log: after a change of what they hold, or when an operator asks for it.
+//! Rebuilds the read table from the log: after a change of the table, or when an operator asks for it.
 //!
-//! All of it is one transaction: interrupted at any point, the tables are as they were.
+//! A rebuild is one transaction. If it is interrupted at any point, the old table is still there.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{reads, schema, writer};
-use crate::event::Position;
-use crate::store::ReadTable;
+use super::{events, facts, schema, tables};
+use crate::{
+    event::Position,
+    store::{OpenError, TableSource, error::BoxError},
+};
 
-/// The fact that tells of which version the tables are.
+/// The fact that holds the version of the read table.
 const VERSION_FACT: &str = "read_tables_version";
 
-/// How many events are read at a time.
+/// The number of events that are read at a time.
 const BATCH: usize = 1000;
 
-/// How often progress is told.
-const TELL: Duration = Duration::from_secs(2);
+/// The interval of progress reports.
+const REPORT: Duration = Duration::from_secs(2);
 
-/// Makes the read tables where they are missing, and anew where they are of another version, or where that is asked for.
-pub(in crate::store) fn prepare<T: ReadTable>(
-    connection: &mut Connection,
-    table: &mut T,
-    anew: bool,
-) -> rusqlite::Result<()> {
-    let version: Option<String> =
-        connection.query_row("SELECT value FROM facts WHERE key = ?1", [VERSION_FACT], |row| row.get(0)).optional()?;
-    let head = schema::head(connection)?;
-    let current = version.as_deref() == Some(T::VERSION.to_string().as_str());
-    let transaction = connection.transaction()?;
-    if head == Position::START || (current && !anew) {
-        transaction.execute_batch(T::SCHEMA)?;
-    } else {
-        transaction.execute_batch(T::SET_ASIDE)?;
-        for name in T::TABLES {
-            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {name}"))?;
-        }
-        transaction.execute_batch(T::SCHEMA)?;
-        fill(&transaction, table, head)?;
-        transaction.execute_batch(T::PUT_BACK)?;
-    }
-    writer::keep_fact(&transaction, VERSION_FACT, &T::VERSION.to_string())?;
-    transaction.commit()
+/// When the read table is rebuilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Rebuild {
+    /// If it has another version.
+    IfOutdated,
+    /// In any case.
+    Always,
 }
 
-fn fill<T: ReadTable>(connection: &Connection, table: &mut T, head: Position) -> rusqlite::Result<()> {
-    tracing::info!(events = head.0, "making the read tables anew from the log");
+/// Creates the read table where there is none, and rebuilds it where that is due.
+pub(super) fn prepare(
+    connection: &mut Connection,
+    path: &Path,
+    source: TableSource,
+    rebuild: Rebuild,
+) -> Result<(), OpenError> {
+    let failed = |error| OpenError::sqlite(path, error);
+    let version: Option<String> = connection
+        .query_row("SELECT value FROM facts WHERE key = ?1", [VERSION_FACT], |row| row.get(0))
+        .optional()
+        .map_err(failed)?;
+    let head = schema::head(connection).map_err(failed)?;
+    let is_current = version.as_deref() == Some(source.table.version.to_string().as_str());
+    let transaction = connection.transaction().map_err(failed)?;
+    if head == Position::START || (is_current && rebuild == Rebuild::IfOutdated) {
+        tables::create(&transaction, source.table).map_err(failed)?;
+    } else {
+        replace(&transaction, source, head).map_err(|source| match source.downcast::<rusqlite::Error>() {
+            Ok(error) => failed(*error),
+            Err(source) => OpenError::Rebuild { path: path.to_owned(), source },
+        })?;
+    }
+    facts::set(&transaction, VERSION_FACT, &source.table.version.to_string()).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
+fn replace(connection: &Connection, source: TableSource, head: Position) -> Result<(), BoxError> {
+    let kept = tables::save_kept(connection, source.table)?;
+    connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", source.table.name))?;
+    tables::create(connection, source.table)?;
+    fill(connection, source, head)?;
+    tables::restore_kept(connection, source.table, &kept)?;
+    Ok(())
+}
+
+/// Reads the log stream by stream, so that it needs no more memory for a long log than for a short one.
+fn fill(connection: &Connection, source: TableSource, head: Position) -> Result<(), BoxError> {
+    tracing::info!(events = head.0, "rebuilding the read table from the log");
     let began = Instant::now();
-    let mut told = began;
-    let mut done = Position::START;
-    while done < head {
-        for event in reads::all(connection, done, BATCH)? {
-            table.apply(connection, &event)?;
-            done = event.position;
+    let mut reported = began;
+    let mut done = 0;
+    let mut after = None;
+    loop {
+        let streams = events::streams(connection, after, head, BATCH)?;
+        let Some(last) = streams.last().and_then(|stream| stream.first()) else { break };
+        after = Some(last.stream);
+        for stream in &streams {
+            done += stream.len() as u64;
+            if let (Some(row), Some(first)) = ((source.row)(stream)?, stream.first()) {
+                row.assert_fits(source.table);
+                tables::put(connection, source.table, first.stream, &row)?;
+            }
         }
-        if told.elapsed() > TELL {
-            told = Instant::now();
-            let share = done.0 as f64 / head.0 as f64;
+        if reported.elapsed() > REPORT {
+            reported = Instant::now();
+            let share = done as f64 / head.0 as f64;
             let left = began.elapsed().mul_f64((1.0 - share) / share);
             let percent = (100.0 * share).floor();
-            tracing::info!(events = done.0, of = head.0, "{percent} % of the log read, {} s left", left.as_secs() + 1);
+            tracing::info!(events = done, of = head.0, "{percent} % of the log read, {} s left", left.as_secs() + 1);
         }
     }
-    tracing::info!(events = head.0, seconds = began.elapsed().as_secs_f32(), "the read tables are made anew");
+    tracing::info!(events = head.0, seconds = began.elapsed().as_secs_f32(), "rebuilt the read table");
     Ok(())
 }

@@ -10,14 +10,14 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, ffi, params};
 use tokio::sync::{oneshot, watch};
 
-use super::schema::{self, Opened};
+use super::{open::Opened, schema, tables};
 use crate::{
     event::{Event, Position, StreamId, Version, to_micros},
-    runtime::{
-        fault::{self, Step},
+    runtime::fault::{self, Step},
+    store::{
+        Append, Commit, CommitError, OffsetMove, Table,
         metrics::{EventType, StoreMetrics},
     },
-    store::{Append, Commit, CommitError, OffsetMove, ReadTable},
 };
 
 /// How many commits share one sync at most.
@@ -37,9 +37,9 @@ pub(in crate::store) struct Request {
     pub(in crate::store) answer: oneshot::Sender<Result<Position, CommitError>>,
 }
 
-pub(in crate::store) fn run<T: ReadTable>(
+pub(in crate::store) fn run(
     opened: Opened,
-    table: T,
+    table: Option<&'static Table>,
     metrics: &StoreMetrics,
     queue: &mpsc::Receiver<Request>,
     head: &watch::Sender<Position>,
@@ -93,9 +93,9 @@ fn note(writable: &watch::Sender<bool>, failure: Option<&rusqlite::Error>) {
     }
 }
 
-struct Writer<T> {
+struct Writer {
     connection: Connection,
-    table: T,
+    table: Option<&'static Table>,
     /// The event types that the store has had so far.
     event_types: HashSet<String>,
     /// The types of what is being appended.
@@ -111,7 +111,7 @@ struct Committed {
     failure: Option<Arc<rusqlite::Error>>,
 }
 
-impl<T: ReadTable> Writer<T> {
+impl Writer {
     fn commit(&mut self, group: Vec<Request>) -> Committed {
         let mut answers = Vec::with_capacity(group.len());
         let mut waiting = group.into_iter();
@@ -142,13 +142,14 @@ impl<T: ReadTable> Writer<T> {
         }
         for Request { commit, answer } in waiting.by_ref() {
             fault::before(Step::Append);
-            let staged = match self.refusal(&commit) {
-                Ok(refusal) => refusal.map_or_else(|| self.stage(commit, &mut head), |refusal| Ok(Err(refusal))),
-                Err(error) => Err(error),
-            };
+            let staged = self.stage_or_refuse(commit, head);
             fault::after(Step::Append);
             match full().and(staged) {
-                Ok(outcome) => answers.push((answer, outcome)),
+                Ok(Ok(position)) => {
+                    head = position;
+                    answers.push((answer, Ok(head)));
+                }
+                Ok(Err(refusal)) => answers.push((answer, Err(refusal))),
                 Err(error) => {
                     answers.push((answer, Ok(head)));
                     return Err(error);
@@ -157,6 +158,13 @@ impl<T: ReadTable> Writer<T> {
         }
         fault::around(Step::Sync, || failure(ffi::SQLITE_IOERR_FSYNC), || self.connection.execute_batch("COMMIT"))?;
         Ok(head)
+    }
+
+    fn stage_or_refuse(&mut self, commit: Commit, head: Position) -> rusqlite::Result<Result<Position, CommitError>> {
+        match self.refusal(&commit)? {
+            Some(refusal) => Ok(Err(refusal)),
+            None => self.stage(commit, head).map(Ok),
+        }
     }
 
     /// After a failure nothing is assumed of what the file holds.
@@ -204,21 +212,17 @@ impl<T: ReadTable> Writer<T> {
             .map(Option::unwrap_or_default)
     }
 
-    fn stage(&mut self, commit: Commit, head: &mut Position) -> rusqlite::Result<Result<Position, CommitError>> {
-        for Append { stream, expected, events } in commit.appends {
+    /// Writes a commit that was not refused, and returns the newest position.
+    fn stage(&mut self, commit: Commit, mut head: Position) -> rusqlite::Result<Position> {
+        for Append { stream, expected, events, row } in commit.appends {
             for (new, number) in events.into_iter().zip(1..) {
                 head.0 += 1;
-                self.insert(&Event {
-                    position: *head,
-                    stream,
-                    version: expected.plus(number),
-                    id: new.id,
-                    event_type: new.event_type.to_owned(),
-                    time: new.time,
-                    causation: new.causation,
-                    traceparent: new.traceparent,
-                    payload: new.payload,
-                })?;
+                self.insert(&Event::stored(new, head, stream, expected.plus(number)))?;
+            }
+            match (self.table, row) {
+                (Some(table), Some(row)) => tables::put(&self.connection, table, stream, &row)?,
+                (Some(table), None) => tables::remove(&self.connection, table, stream)?,
+                (None, _) => {}
             }
         }
         for OffsetMove { partition: at, to, .. } in commit.offsets {
@@ -229,10 +233,15 @@ impl<T: ReadTable> Writer<T> {
                 )?
                 .execute(params![at.cluster, at.topic, at.partition, to])?;
         }
-        if let Some(write) = commit.table {
+        for update in &commit.updates {
+            if let Some(table) = self.table {
+                tables::update(&self.connection, table, update)?;
+            }
+        }
+        if let Some(write) = commit.write {
             write(&self.connection)?;
         }
-        Ok(Ok(*head))
+        Ok(head)
     }
 
     fn insert(&mut self, event: &Event) -> rusqlite::Result<()> {
@@ -259,22 +268,8 @@ impl<T: ReadTable> Writer<T> {
                 event.payload,
             ])?;
         self.appended.push(event.event_type.clone());
-        self.table.apply(&self.connection, event)
+        Ok(())
     }
-}
-
-pub(in crate::store) fn keep_fact(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO facts (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
-        )?
-        .execute([key, value])?;
-    Ok(())
-}
-
-pub(in crate::store) fn forget_fact(connection: &Connection, key: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM facts WHERE key = ?1")?.execute([key])?;
-    Ok(())
 }
 
 fn failure(code: i32) -> rusqlite::Error {

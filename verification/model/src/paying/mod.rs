@@ -9,8 +9,8 @@
 //! that payment-service goes on from an older copy of its store, which its relay refuses
 //! ([`publishing`](crate::publishing)).
 
-mod asked;
 mod gateway;
+mod instruction;
 mod model;
 pub mod properties;
 mod service;

@@ -13,8 +13,8 @@ use payment_service::{
 use stateright::{Model, Property};
 
 use super::{
-    Age, Asks, Defence, Faults, Gateway, Happens, MEMORY, Paying, Record, Reply, Request, Service, State, Who,
-    asked::asked, details, gateway::declined, properties,
+    Age, Asks, Defence, Faults, Gateway, Happens, MEMORY, Paying, Record, Reply, Request, Service, State, Who, details,
+    gateway::declined, instruction::command_of, properties,
 };
 
 impl Paying {
@@ -129,12 +129,12 @@ impl Paying {
         let State { order, payment, requests, .. } = state;
         match who {
             Who::Order => {
-                order.take(record, asked(&payment.log[record.offset].0, payment_outcomes::read), self.off);
+                order.take(record, command_of(&payment.log[record.offset].0, payment_outcomes::read), self.off);
             }
             Who::Payment => {
-                let asked = asked(&order.log[record.offset].0, order_events::read);
-                let charges = matches!(asked, Some(payment::Command::Request { .. }));
-                payment.take(record, asked, self.off);
+                let command = command_of(&order.log[record.offset].0, order_events::read);
+                let charges = matches!(command, Some(payment::Command::Request { .. }));
+                payment.take(record, command, self.off);
                 if self.without(Defence::IntentBeforeTheCall) && charges && payment.inbox.is_some() {
                     requests.push(Request { asks: Asks::Charge, awaited: false });
                 }

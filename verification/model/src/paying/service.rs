@@ -103,8 +103,8 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
     }
 
     /// Loads and decides what a record asks for. One that leads to nothing needs no commit.
-    pub fn take(&mut self, record: Record, asked: Option<C>, off: Option<Defence>) {
-        let decided = asked.and_then(|command| self.decide(command, Some(record), off));
+    pub fn take(&mut self, record: Record, command: Option<C>, off: Option<Defence>) {
+        let decided = command.and_then(|command| self.decide(command, Some(record), off));
         if off == Some(Defence::OffsetWithTheEffect) {
             self.pass(record);
         }

@@ -205,7 +205,7 @@ impl Process {
         if off == Some(Defence::GiveWayToTheSuccessor) {
             self.claim.held = false;
         }
-        self.claim.agree(&checkpoint, stored)
+        self.claim.check(&checkpoint, stored)
     }
 
     fn initialize(&self, turn: usize, broker: &mut Broker, off: Option<Defence>) {
@@ -226,7 +226,7 @@ impl Process {
     fn go_on(&mut self, position: Position, broker: &Broker) {
         self.position = position;
         self.doing = Doing::Waiting;
-        if broker.checkpoint().is_none_or(|checkpoint| self.claim.is_news_after(&checkpoint)) {
+        if broker.checkpoint().is_none_or(|checkpoint| self.claim.must_be_rewritten(&checkpoint)) {
             self.begin(position, Some(self.own()), true);
         }
     }

@@ -1,23 +1,20 @@
-//! The payment's events as messages of `payments.events.v1`, and back.
+//! The codec of payment events: messages of `payments.events.v1`.
 
 use std::time::SystemTime;
 
-use contracts::{
-    money::Money,
-    proto::payments::events::v1::{self as message, payment_event::Event},
-};
-use oncelog::aggregate::{Envelope, Payload, PayloadError};
+use oncelog::aggregate::{Decoded, DecodedEnvelope, Envelope, Payload, PayloadError};
 use prost::Message as _;
 use prost_types::Timestamp;
 
-use crate::payment::{Decline, PaymentEvent, Review};
+use super::{CHARGE_UNKNOWN, Decline, PaymentEvent, REFUND_REFUSED, Review};
+use crate::{
+    money::{Money, in_words},
+    proto::payments::events::v1::{self as message, payment_event::Event},
+};
 
 /// Every event type that this program can read.
-pub(crate) const EVENT_TYPES: &[&str] =
+pub(super) const EVENT_TYPES: &[&str] =
     &[REQUESTED, COMPLETED, FAILED, CANCELLATION_REQUESTED, VOIDED, REFUNDED, REVIEW_REQUIRED];
-
-/// The one message type of the topic.
-pub(crate) const MESSAGE: &str = "payments.events.v1.PaymentEvent";
 
 const REQUESTED: &str = "payments.events.v1.PaymentRequested";
 const COMPLETED: &str = "payments.events.v1.PaymentCompleted";
@@ -26,27 +23,6 @@ const CANCELLATION_REQUESTED: &str = "payments.events.v1.PaymentCancellationRequ
 const VOIDED: &str = "payments.events.v1.PaymentVoided";
 const REFUNDED: &str = "payments.events.v1.PaymentRefunded";
 const REVIEW_REQUIRED: &str = "payments.events.v1.PaymentReviewRequired";
-
-const CHARGE_UNKNOWN: &str = "CHARGE_UNKNOWN";
-const REFUND_REFUSED: &str = "REFUND_REFUSED";
-
-impl Review {
-    /// The word for it in the contracts.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::ChargeUnknown => CHARGE_UNKNOWN,
-            Self::RefundRefused(_) => REFUND_REFUSED,
-        }
-    }
-
-    /// The same for a person.
-    pub(crate) fn message(&self) -> &str {
-        match self {
-            Self::ChargeUnknown => "the gateway cannot tell whether it charged",
-            Self::RefundRefused(message) => message,
-        }
-    }
-}
 
 impl Payload for PaymentEvent {
     fn event_type(&self) -> &'static str {
@@ -96,51 +72,58 @@ impl Payload for PaymentEvent {
         .encode_to_vec()
     }
 
-    fn decode(payload: &[u8]) -> Result<Self, PayloadError> {
-        Ok(match message::PaymentEvent::decode(payload)?.event.ok_or(PayloadError::Newer)? {
-            Event::PaymentRequested(requested) => Self::Requested {
-                money: Money::new(requested.amount, &requested.currency_code).map_err(|_errors| {
-                    PayloadError::Field { field: "payment_requested.amount", problem: "is not an amount of money" }
-                })?,
-                order_time: requested
-                    .order_time
-                    .and_then(|time| SystemTime::try_from(time).ok())
-                    .ok_or(PayloadError::Field { field: "payment_requested.order_time", problem: "is not a time" })?,
-            },
-            Event::PaymentCompleted(message::PaymentCompleted { gateway_reference, settled_by }) => {
-                Self::Completed { gateway_reference, settled_by }
-            }
-            Event::PaymentFailed(message::PaymentFailed { code, message, settled_by }) => {
-                Self::Failed { decline: Decline { code, message }, settled_by }
-            }
-            Event::PaymentCancellationRequested(message::PaymentCancellationRequested {}) => {
-                Self::CancellationRequested
-            }
-            Event::PaymentVoided(message::PaymentVoided { settled_by }) => Self::Voided { settled_by },
-            Event::PaymentRefunded(message::PaymentRefunded { gateway_reference, settled_by }) => {
-                Self::Refunded { gateway_reference, settled_by }
-            }
-            Event::PaymentReviewRequired(message::PaymentReviewRequired { code, message }) => {
-                Self::ReviewRequired(match code.as_str() {
-                    CHARGE_UNKNOWN => Review::ChargeUnknown,
-                    REFUND_REFUSED => Review::RefundRefused(message),
-                    _ => return Err(PayloadError::Newer),
-                })
-            }
-        })
+    fn decode(payload: &[u8]) -> Result<Decoded<Self>, PayloadError> {
+        let message::PaymentEvent { event_id, order_id, occur_time, event, .. } =
+            message::PaymentEvent::decode(payload)?;
+        let time = occur_time.and_then(|time| SystemTime::try_from(time).ok());
+        let envelope = Some(DecodedEnvelope { event_id, stream: order_id, time });
+        Ok(Decoded { event: event_of(event.ok_or(PayloadError::Newer)?)?, envelope })
     }
+}
+
+fn event_of(event: Event) -> Result<PaymentEvent, PayloadError> {
+    Ok(match event {
+        Event::PaymentRequested(requested) => PaymentEvent::Requested {
+            money: Money::new(requested.amount, &requested.currency_code)
+                .map_err(|errors| PayloadError::field("payment_requested", in_words(&errors)))?,
+            order_time: requested
+                .order_time
+                .and_then(|time| SystemTime::try_from(time).ok())
+                .ok_or_else(|| PayloadError::field("payment_requested.order_time", "is not a time"))?,
+        },
+        Event::PaymentCompleted(message::PaymentCompleted { gateway_reference, settled_by }) => {
+            PaymentEvent::Completed { gateway_reference, settled_by }
+        }
+        Event::PaymentFailed(message::PaymentFailed { code, message, settled_by }) => {
+            PaymentEvent::Failed { decline: Decline { code, message }, settled_by }
+        }
+        Event::PaymentCancellationRequested(message::PaymentCancellationRequested {}) => {
+            PaymentEvent::CancellationRequested
+        }
+        Event::PaymentVoided(message::PaymentVoided { settled_by }) => PaymentEvent::Voided { settled_by },
+        Event::PaymentRefunded(message::PaymentRefunded { gateway_reference, settled_by }) => {
+            PaymentEvent::Refunded { gateway_reference, settled_by }
+        }
+        Event::PaymentReviewRequired(message::PaymentReviewRequired { code, message }) => {
+            PaymentEvent::ReviewRequired(match code.as_str() {
+                CHARGE_UNKNOWN => Review::ChargeUnknown,
+                REFUND_REFUSED => Review::RefundRefused(message),
+                _ => return Err(PayloadError::Newer),
+            })
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use contracts::money::MAX_AMOUNT;
     use oncelog::{
-        event::{EventId, StreamId, Version, from_micros, now},
-        testing::golden,
+        event::from_micros,
+        testing::{assert_golden, golden_envelope},
     };
     use proptest::prelude::*;
 
     use super::*;
+    use crate::money::MAX_AMOUNT;
 
     fn any_event() -> impl Strategy<Value = PaymentEvent> {
         let currency = prop::sample::select(vec!["USD", "EUR", "JPY", "KWD"]);
@@ -166,9 +149,8 @@ mod tests {
     proptest! {
         #[test]
         fn an_event_survives_its_encoding(event in any_event()) {
-            let envelope =
-                Envelope { id: EventId::generate(), stream: StreamId::generate(), version: Version(1), time: now() };
-            prop_assert_eq!(PaymentEvent::decode(&event.encode(&envelope)).expect("decodes"), event);
+            let decoded = PaymentEvent::decode(&event.encode(&golden_envelope())).expect("decodes");
+            prop_assert_eq!(decoded.event, event);
         }
 
         #[test]
@@ -177,12 +159,10 @@ mod tests {
         }
     }
 
-    /// The bytes that were published and stored first, each with its type. They can never change.
-    const GOLDEN: &str = include_str!("payment_event.golden");
-
-    fn golden_events() -> Vec<PaymentEvent> {
+    #[test]
+    fn every_event_reads_and_writes_the_bytes_it_always_had() {
         let text = || "jane".to_owned();
-        vec![
+        let events = [
             PaymentEvent::Requested { money: Money::new(500, "USD").expect("valid"), order_time: from_micros(1) },
             PaymentEvent::Completed { gateway_reference: "ch_1".to_owned(), settled_by: text() },
             PaymentEvent::Failed {
@@ -194,38 +174,7 @@ mod tests {
             PaymentEvent::Refunded { gateway_reference: "re_1".to_owned(), settled_by: text() },
             PaymentEvent::ReviewRequired(Review::ChargeUnknown),
             PaymentEvent::ReviewRequired(Review::RefundRefused("too late".to_owned())),
-        ]
-    }
-
-    fn golden_envelope() -> Envelope {
-        Envelope {
-            id: EventId::parse("01a20859-c427-7384-b47b-d18ff68dd444").expect("an id"),
-            stream: StreamId::parse("7fca35d2-f40f-54e2-aa4f-e22156b4d64b").expect("an id"),
-            version: Version(7),
-            time: from_micros(1_793_476_800_000_000),
-        }
-    }
-
-    #[test]
-    fn every_event_reads_and_writes_the_bytes_it_always_had() {
-        let golden = golden(GOLDEN);
-        let written = golden_events().into_iter().map(|event| (event.event_type(), event.encode(&golden_envelope())));
-        assert_eq!(written.collect::<Vec<_>>(), golden);
-        let read: Vec<_> = golden.iter().map(|(_, bytes)| PaymentEvent::decode(bytes).expect("decodes")).collect();
-        assert_eq!(read, golden_events());
-        let with: Vec<_> = golden.iter().map(|(name, _)| *name).collect();
-        let without: Vec<_> = EVENT_TYPES.iter().filter(|name| !with.contains(name)).collect();
-        assert!(without.is_empty(), "no golden bytes of {without:?}");
-    }
-
-    /// A later program's field is passed over, and a later program's event is told apart from damage.
-    #[test]
-    fn a_field_and_an_event_of_a_later_version_do_no_harm() {
-        for ((_, bytes), event) in golden(GOLDEN).into_iter().zip(golden_events()) {
-            let later_field = [bytes, vec![0xfa, 0x3f, 0x01, 0x2a]].concat(); // field 1023: "*"
-            assert_eq!(PaymentEvent::decode(&later_field).expect("decodes"), event);
-        }
-        let later_event = [0x0a, 0x01, 0x78, 0xfa, 0x06, 0x00]; // event_id, and an empty message as field 111
-        assert!(matches!(PaymentEvent::decode(&later_event), Err(PayloadError::Newer)));
+        ];
+        assert_golden(include_str!("events.golden"), "src/payments/events.golden", &events, EVENT_TYPES);
     }
 }

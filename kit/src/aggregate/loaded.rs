@@ -1,0 +1,122 @@
+//! An aggregate folded from its stream.
+
+use std::time::SystemTime;
+
+use super::{Aggregate, Cause, Decoded, Envelope, LoadError, Payload as _};
+use crate::event::{self, Event, EventId, NewEvent, StreamId, Version};
+
+/// An aggregate together with what its stream tells about it.
+#[derive(Clone, Debug)]
+pub struct Loaded<A> {
+    /// The state, with every event applied.
+    pub state: A,
+    /// How many events that was.
+    pub version: Version,
+    /// When the first one happened.
+    pub create_time: SystemTime,
+    /// When the newest one happened.
+    pub update_time: SystemTime,
+    /// The causes recorded so far: an event that is among them has had its effect.
+    causes: Vec<EventId>,
+    /// The trace that the newest event belongs to.
+    traceparent: Option<String>,
+}
+
+impl<A: Aggregate> Default for Loaded<A> {
+    fn default() -> Self {
+        Self {
+            state: A::default(),
+            version: Version::NONE,
+            create_time: SystemTime::UNIX_EPOCH,
+            update_time: SystemTime::UNIX_EPOCH,
+            causes: Vec::new(),
+            traceparent: None,
+        }
+    }
+}
+
+impl<A: Aggregate> Loaded<A> {
+    /// Folds a stream as the store holds it.
+    pub fn fold(events: &[Event]) -> Result<Self, LoadError> {
+        let mut loaded = Self::default();
+        events.iter().try_for_each(|event| loaded.apply(event))?;
+        Ok(loaded)
+    }
+
+    /// Folds the stream's next event.
+    pub fn apply(&mut self, event: &Event) -> Result<(), LoadError> {
+        let Decoded { event: payload, .. } = A::Event::decode(&event.payload)
+            .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
+        self.record(&payload, event.time, event.causation);
+        self.traceparent.clone_from(&event.traceparent);
+        Ok(())
+    }
+
+    /// The trace context of the newest event.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
+    }
+
+    /// Whether the stream has any event.
+    pub fn exists(&self) -> bool {
+        self.version > Version::NONE
+    }
+
+    /// Decides a command, takes what it leads to as having happened, and returns it for the store.
+    ///
+    /// A cause that the stream has seen before leads to nothing. A command that comes with no trace of its
+    /// own goes on with the stream's.
+    pub fn execute(
+        &mut self,
+        stream: StreamId,
+        command: &A::Command,
+        cause: &Cause,
+    ) -> Result<Vec<NewEvent>, A::Rejection> {
+        let decided = decide_once(&self.state, &self.causes, command, cause.event)?;
+        if decided.is_empty() {
+            return Ok(Vec::new());
+        }
+        let time = event::now();
+        if cause.traceparent.is_some() {
+            self.traceparent.clone_from(&cause.traceparent);
+        }
+        Ok(decided
+            .into_iter()
+            .map(|payload| {
+                self.record(&payload, time, cause.event);
+                let envelope = Envelope { id: EventId::generate(), stream, version: self.version, time };
+                NewEvent {
+                    id: envelope.id,
+                    event_type: payload.event_type(),
+                    time,
+                    causation: cause.event,
+                    traceparent: self.traceparent.clone(),
+                    payload: payload.encode(&envelope),
+                }
+            })
+            .collect())
+    }
+
+    fn record(&mut self, payload: &A::Event, time: SystemTime, causation: Option<EventId>) {
+        self.state.apply(payload);
+        self.version = self.version.plus(1);
+        if self.version == Version(1) {
+            self.create_time = time;
+        }
+        self.update_time = time;
+        self.causes.extend(causation);
+    }
+}
+
+/// Decides what a command leads to: nothing, if its cause is among those that have had their effect.
+pub fn decide_once<A: Aggregate>(
+    state: &A,
+    causes: &[EventId],
+    command: &A::Command,
+    cause: Option<EventId>,
+) -> Result<Vec<A::Event>, A::Rejection> {
+    if cause.is_some_and(|event| causes.contains(&event)) {
+        return Ok(Vec::new());
+    }
+    state.decide(command)
+}

@@ -1,0 +1,134 @@
+//! Running a service: its parts, how they are connected, and the order in which they stop.
+
+use std::collections::HashSet;
+
+use tokio::{net::TcpListener, sync::watch};
+
+use super::{Config, Context, Part, Parts, Service};
+use crate::{
+    aggregate::{ReadTable as _, Streams},
+    edge::{health::Health, listener, metrics::Metrics, tls::Tls},
+    inbox::{Inbox, dead_letters},
+    kafka::{args::KafkaArgs, cluster::Cluster},
+    relay::{Publication, Relay},
+    runtime::{failure::Failure, spans::Spans, stop::Shutdown, supervisor::Supervisor},
+    store::{Store, StoreIdentity},
+};
+
+pub(super) fn identity<S: Service>() -> StoreIdentity {
+    StoreIdentity { service: S::INFO.name, event_types: S::TOPIC.event_types }
+}
+
+/// Opens the store of a service, or creates it where there is none.
+///
+/// # Errors
+/// If the store is in use, of another service, or of a newer version.
+pub fn open_store<S: Service>(config: &Config<S>) -> Result<Store, Failure> {
+    Store::open(&config.store, identity::<S>(), S::Table::source()).map_err(Failure::configuration)
+}
+
+/// Describes what the store of a service publishes.
+pub(super) fn publication<S: Service>(store: &Store, kafka: &KafkaArgs) -> Result<Publication, Failure> {
+    Ok(Publication {
+        store: store.clone(),
+        client: kafka.client(S::INFO.name)?,
+        service: S::INFO.name,
+        spec: S::TOPIC,
+        topic: kafka.events_topic(S::TOPIC.name),
+    })
+}
+
+/// The cluster that the flags describe.
+pub(super) fn cluster(kafka: &KafkaArgs) -> Cluster {
+    if kafka.kafka_embedded { Cluster::Ephemeral { unfinished: HashSet::new() } } else { Cluster::Durable }
+}
+
+/// Runs a service until a shutdown is requested. Kafka need not be there: calls are answered meanwhile.
+///
+/// # Errors
+/// If something given to the service does not work, or if a part of it ends.
+pub async fn run<S: Service>(
+    store: Store,
+    config: Config<S>,
+    listener: TcpListener,
+    cluster: Cluster,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
+    tracing::info!(
+        service = S::INFO.name,
+        listen = %config.listen,
+        store = %config.store,
+        store_id = %store.id(),
+        kafka = config.kafka.kafka_brokers,
+        "starting"
+    );
+    let spans = Spans::from_env(S::INFO.name)?;
+    let publication = publication::<S>(&store, &config.kafka)?;
+    let (confirm, publisher_confirmed) = watch::channel(false);
+    let parts = S::start(Context {
+        streams: Streams::new(store.clone()),
+        args: config.service.clone(),
+        spans: spans.clone(),
+        publisher_confirmed: publisher_confirmed.clone(),
+    })?;
+    let Parts { grpc, http, dependencies, metrics: own_metrics, before_listener, after_inbox } = parts;
+
+    let follows = S::follows();
+    let topics = follows.iter().map(|follow| follow.topic);
+    let metrics = Metrics::new(&store, S::TOPIC.name, topics, |registry| {
+        own_metrics.into_iter().for_each(|register| register(registry));
+    });
+    let mut health = Health::new(&store, S::INFO.grpc_service, !follows.is_empty());
+    for (name, silence) in dependencies {
+        health = health.with_dependency(name, silence);
+    }
+    let routes = listener::routes(grpc, S::TOPIC.descriptors, http, S::INFO.name, &health, &metrics);
+    let tls = Tls::open(&config.callers.tls)?;
+    let ops = match config.callers.ops_listen {
+        Some(address) => Some((listener::bind(address, "--ops-listen").await?, listener::ops(&health, &metrics))),
+        None => None,
+    };
+    let inbox = (!follows.is_empty()).then(|| Inbox::<S::Table> {
+        store,
+        client: publication.client.clone(),
+        service: S::INFO.name,
+        follows,
+        dead_letters: config.kafka.events_topic(&dead_letters::topic_of(S::INFO.name)),
+        cluster: cluster.clone(),
+        metrics: metrics.inbox.clone(),
+        spans: spans.clone(),
+        publisher_confirmed: publisher_confirmed.clone(),
+    });
+    let relay = Relay {
+        publication,
+        cluster,
+        publisher_confirmed: confirm,
+        metrics: metrics.relay.clone(),
+        spans: spans.clone(),
+    };
+
+    // The parts stop in this order. Events that are not published by then are published after the next start.
+    let mut service = Supervisor::new(shutdown);
+    service.task("health", |stop| health.run(metrics, stop));
+    before_listener.into_iter().for_each(|part| start(&mut service, part));
+    service.task("listener", |stop| async move {
+        listener::wait_for_cluster(publisher_confirmed, &stop).await;
+        listener::serve(listener, routes, tls, stop).await
+    });
+    if let Some((listener, routes)) = ops {
+        service.task("ops listener", |stop| listener::serve(listener, routes, None, stop));
+    }
+    if let Some(inbox) = inbox {
+        service.thread("inbox", |stop| inbox.run(stop));
+    }
+    after_inbox.into_iter().for_each(|part| start(&mut service, part));
+    service.thread("relay", |stop| relay.run(stop));
+    let result = service.run().await;
+    spans.stop();
+    tracing::info!(service = S::INFO.name, "stopped");
+    result
+}
+
+fn start(service: &mut Supervisor, part: Part) {
+    service.task(part.name, part.run);
+}

@@ -1,0 +1,59 @@
+//! Errors of the inbox.
+#![expect(missing_docs, reason = "the fields of errors are explained by their messages")]
+
+use std::convert::Infallible;
+
+use rdkafka::error::KafkaError;
+
+use crate::{
+    aggregate::LoadError,
+    kafka::topics::TopicError,
+    store::{CommitError, ReadError},
+};
+
+/// Consuming would lose or double effects, and a person has to decide.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    /// Records that were never consumed are gone.
+    #[error(
+        "{topic}/{partition} was read up to offset {offset:?}, and Kafka no longer has it: \
+         records were deleted before they were read, or the topic was made anew"
+    )]
+    OffsetLost {
+        topic: String,
+        /// The partition; -1 if Kafka does not tell.
+        partition: i32,
+        /// The offset that was to be consumed next.
+        offset: Option<i64>,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store holds an event that this program cannot read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Another process consumes for this store, or the store is closed.
+    #[error(transparent)]
+    Commit(CommitError),
+}
+
+/// The end of a session with the cluster.
+pub(super) enum SessionEnd {
+    /// The inbox must stop.
+    Refused(InboxError),
+    /// Kafka failed; a new session may succeed.
+    Kafka(KafkaError),
+    /// A topic cannot be used now; a new session may succeed.
+    Topic(TopicError),
+    /// A shutdown was requested.
+    Stop,
+}
+
+/// The result of a session, which ends only with an error.
+pub(super) type Session = Result<Infallible, SessionEnd>;
+
+impl<E: Into<InboxError>> From<E> for SessionEnd {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}

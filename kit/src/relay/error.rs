@@ -1,0 +1,98 @@
+//! Errors of the relay.
+#![expect(missing_docs, reason = "the fields of errors are explained by their messages")]
+
+use std::convert::Infallible;
+
+use rdkafka::error::KafkaError;
+
+use crate::{
+    event::Position,
+    kafka::topics::TopicError,
+    store::{CommitError, ReadError, StoreId},
+};
+
+/// Publishing would lose or double events, and a person has to decide.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// Another process publishes for the same store.
+    #[error("another process has taken over the publishing of this store ({store}): it runs on a copy of it")]
+    TakenOver { store: StoreId },
+    /// The store does not have what was published from it.
+    #[error(
+        "the store, which ends at {head}, does not have the event that was published from it at {checkpoint}: \
+         an older copy of it was restored; restore the newest one, or see what `{service} reconcile` says"
+    )]
+    StoreBehind { head: Position, checkpoint: Position, service: &'static str },
+    /// The store was published before, but the cluster has no checkpoint of it.
+    #[error(
+        "the store was published to cluster {published_to} before, but cluster {cluster} has no checkpoint of it \
+         in {topic}: it is another cluster, or it has lost the topic; see what `{service} reconcile` says"
+    )]
+    CheckpointMissing { published_to: String, cluster: String, topic: String, service: &'static str },
+    /// The topic is gone, and with it what was published.
+    #[error(
+        "the topic {topic} is gone, though events were published to it on this cluster; it is not made again, for they \
+         would be missing from it"
+    )]
+    TopicLost { topic: String },
+    /// The number of partitions was changed, which breaks the order of each stream's events.
+    #[error(
+        "the topic {topic} has {actual} partitions and had {expected}: the events of one stream would not stay in order"
+    )]
+    PartitionsChanged { topic: String, expected: String, actual: i32 },
+    /// The flag for the embedded mock broker was given, and the cluster is another one.
+    #[error("cluster {cluster} is not the embedded mock broker: leave out --kafka-embedded")]
+    NotEmbedded { cluster: String },
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The end of a session with the cluster.
+pub(super) enum SessionEnd {
+    /// The relay must stop.
+    Refused(RelayError),
+    /// Kafka failed; a new session may succeed.
+    Kafka(KafkaError),
+    /// A topic cannot be used now; a new session may succeed.
+    Topic(TopicError),
+    /// The store cannot write now; a new session may succeed.
+    Store(CommitError),
+    /// The writer was retired after a successful transaction.
+    WriterRetired,
+    /// A shutdown was requested.
+    Stop,
+}
+
+/// The result of a session, which ends only with an error.
+pub(super) type Session = Result<Infallible, SessionEnd>;
+
+impl From<KafkaError> for SessionEnd {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+impl From<TopicError> for SessionEnd {
+    fn from(error: TopicError) -> Self {
+        Self::Topic(error)
+    }
+}
+
+impl From<CommitError> for SessionEnd {
+    fn from(error: CommitError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RelayError> for SessionEnd {
+    fn from(error: RelayError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<ReadError> for SessionEnd {
+    fn from(error: ReadError) -> Self {
+        Self::Refused(error.into())
+    }
+}

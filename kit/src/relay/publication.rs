@@ -1,0 +1,88 @@
+//! What a store publishes, and under which names: the one description that the relay and `reconcile` share.
+
+use crate::{
+    event::{Event, EventId, Position},
+    kafka::{
+        client::Client,
+        record::{Record, Source},
+        topics::{self, Topic, TopicSpec},
+    },
+    relay::checkpoint::{self, Checkpoint},
+    store::{CommitError, ReadError, Store},
+};
+
+/// A store and the topic that it is published to.
+#[derive(Clone)]
+pub struct Publication {
+    /// The store.
+    pub store: Store,
+    /// The client of the cluster.
+    pub client: Client,
+    /// The name of the service. Its `transactional.id` and its checkpoint topic begin with it.
+    pub service: &'static str,
+    /// The contract of the topic.
+    pub spec: TopicSpec,
+    /// The topic, with the settings that it is created with.
+    pub topic: Topic,
+}
+
+impl Publication {
+    /// The topic that holds the checkpoint.
+    pub(crate) fn checkpoints(&self) -> Topic {
+        Topic { name: checkpoint::topic_of(self.service), partitions: 1, compacted: true, ..self.topic.clone() }
+    }
+
+    /// The prefix of the `transactional.id`s. It is fixed, so that a successor ends at once what was left open.
+    pub(crate) fn transactional_id(&self) -> String {
+        format!("{}-{}", self.service, self.store.id())
+    }
+
+    /// The value of `ce_source`.
+    pub(crate) fn source(&self) -> String {
+        self.store.id().source(self.service)
+    }
+
+    /// The records of events. Stored bytes are published as they are.
+    pub(crate) fn records(&self, events: &[Event], partitions: i32) -> Vec<Record> {
+        let source =
+            Source { topic: self.topic.name.clone(), uri: self.source(), message: self.spec.message, partitions };
+        events.iter().map(|event| Record::of(event, &source)).collect()
+    }
+
+    /// The record of a checkpoint.
+    pub(crate) fn checkpoint_record(&self, checkpoint: Checkpoint) -> Record {
+        checkpoint::record(&self.checkpoints().name, self.store.id(), checkpoint)
+    }
+
+    /// Returns the id of the event at a position, if there is one.
+    pub(crate) fn event_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+        let Some(before) = position.0.checked_sub(1) else { return Ok(None) };
+        Ok(self.store.read_all_blocking(Position(before), 1)?.first().map(|event| event.id))
+    }
+
+    /// Returns the cluster to which the store was published, if it ever was.
+    pub(crate) fn published_to(&self) -> Result<Option<String>, ReadError> {
+        self.store.fact_blocking(&self.cluster_fact())
+    }
+
+    /// Returns the number of partitions that the topic had when the store was first published.
+    pub(crate) fn first_partitions(&self) -> Result<Option<String>, ReadError> {
+        self.store.fact_blocking(&topics::partitions_fact(&self.topic.name))
+    }
+
+    /// Remembers the cluster, and the number of partitions of the topic.
+    pub(crate) fn remember_cluster(&self, cluster: &str, partitions: i32) -> Result<(), CommitError> {
+        self.store.set_fact_blocking(&self.cluster_fact(), cluster)?;
+        self.store.set_fact_blocking(&topics::partitions_fact(&self.topic.name), &partitions.to_string())
+    }
+
+    /// Forgets the cluster, and the number of partitions of the topic there.
+    pub(crate) fn forget_cluster(&self) -> Result<(), CommitError> {
+        self.store.remove_fact_blocking(&self.cluster_fact())?;
+        self.store.remove_fact_blocking(&topics::partitions_fact(&self.topic.name))
+    }
+
+    fn cluster_fact(&self) -> String {
+        format!("cluster of {}", self.topic.name)
+    }
+}

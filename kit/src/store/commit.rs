@@ -1,0 +1,117 @@
+//! A commit: everything that is stored in one step, or not at all.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::table::{Row, RowUpdate};
+use crate::event::{NewEvent, StreamId, Version};
+
+/// Everything that happens in one step.
+#[derive(Default)]
+pub struct Commit {
+    /// Events, at most one entry for each stream.
+    pub appends: Vec<Append>,
+    /// The offsets up to which topics have had their effect.
+    pub offsets: Vec<OffsetMove>,
+    /// Changes of the read table that no event describes.
+    pub updates: Vec<RowUpdate>,
+    /// A statement of the store's own.
+    pub(crate) write: Option<Write>,
+}
+
+/// A statement of the store's own, such as the change of a fact.
+pub(crate) type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
+
+impl Commit {
+    /// A commit of these events alone.
+    pub fn append(append: Append) -> Self {
+        Self { appends: vec![append], ..Self::default() }
+    }
+
+    /// A commit of this change of the read table alone.
+    pub fn update(update: RowUpdate) -> Self {
+        Self { updates: vec![update], ..Self::default() }
+    }
+
+    /// A statement of a test, such as one that fills the disk.
+    #[cfg(feature = "verification")]
+    pub fn statement(write: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) -> Self {
+        Self::write(write)
+    }
+
+    pub(in crate::store) fn write(write: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) -> Self {
+        Self { write: Some(Box::new(write)), ..Self::default() }
+    }
+}
+
+/// Events for the end of one stream.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The stream.
+    pub stream: StreamId,
+    /// The version that the stream must have for the events to be appended.
+    pub expected: Version,
+    /// The events, in order.
+    pub events: Vec<NewEvent>,
+    /// The stream's row in the read table, as it is after these events; `None` for no row.
+    pub row: Option<Row>,
+}
+
+/// A partition of a topic of a Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The id of the cluster. Another cluster is read from its beginning.
+    pub cluster: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// Moves the offset up to which a partition has had its effect.
+#[derive(Clone, Debug)]
+pub struct OffsetMove {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offset that must be stored for the move to be made; `None` if none may be.
+    pub from: Option<i64>,
+    /// The offset of the next record to be consumed.
+    pub to: i64,
+}
+
+/// A commit that was not made, or may not have been.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The stream is not at the expected version. Nothing was stored.
+    #[error("stream {stream} is at version {actual}, not {expected}")]
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// The version that was expected.
+        expected: Version,
+        /// The version that it has.
+        actual: Version,
+    },
+    /// The partition was not consumed up to the expected offset. Nothing was stored.
+    #[error("{topic}/{partition} was read to {actual:?}, not {expected:?}: does another process read for this store?")]
+    OffsetMoved {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset that was expected.
+        expected: Option<i64>,
+        /// The offset that is stored.
+        actual: Option<i64>,
+    },
+    /// Too many commits wait for the disk. Nothing was stored.
+    #[error("too many calls wait for the store")]
+    Overloaded,
+    /// The store cannot write. The commit may still be found to be stored. It may be repeated as it is.
+    #[error("the store cannot write")]
+    Unavailable(#[source] Arc<rusqlite::Error>),
+    /// The store was closed, or its thread has died. The commit may or may not have been made.
+    #[error("the store is closed")]
+    Closed,
+}

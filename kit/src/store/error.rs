@@ -1,0 +1,105 @@
+//! Errors of opening and reading a store.
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
+
+/// Any error.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A store that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// SQLite reports why.
+    #[error("the store cannot be read")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The program is stopping.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A store that could not be opened. Each message is one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the store {} is in use by {}; stop it, or give this one another path", path.display(), holder(*process))]
+    InUse {
+        /// The store's file.
+        path: PathBuf,
+        /// The other process, if known.
+        process: Option<u32>,
+    },
+    /// There is no file.
+    #[error("there is no store {}; give the path of one", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{} is not an event store; give another path", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is another service's.
+    #[error("the store {} belongs to {service}; give another path", path.display())]
+    OtherService {
+        /// The store's file.
+        path: PathBuf,
+        /// Whose it is.
+        service: String,
+    },
+    /// The store was written by a newer program.
+    #[error("the store {} was written by a newer version ({what}); run that version or a later one", path.display())]
+    Newer {
+        /// The store's file.
+        path: PathBuf,
+        /// What this program doesn't know.
+        what: String,
+    },
+    /// The file could not be opened or locked.
+    #[error("cannot open the store {}: {source}", path.display())]
+    Io {
+        /// The store's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite could not open or read it.
+    #[error("cannot open the store {}: {source}", path.display())]
+    Sqlite {
+        /// The store's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The read table could not be rebuilt from the log. The old one is still there.
+    #[error("cannot rebuild the read table of {}: {source}", path.display())]
+    Rebuild {
+        /// The store's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl OpenError {
+    /// What SQLite reported while a store was opened or checked.
+    pub(in crate::store) fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        if source.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
+            return Self::Foreign { path: path.to_owned() };
+        }
+        Self::Sqlite { path: path.to_owned(), source }
+    }
+}
+
+fn holder(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
+}

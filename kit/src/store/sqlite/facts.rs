@@ -1,0 +1,17 @@
+//! Facts that the store keeps, such as the number of partitions of a topic.
+
+use rusqlite::Connection;
+
+pub(in crate::store) fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO facts (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        )?
+        .execute([key, value])?;
+    Ok(())
+}
+
+pub(in crate::store) fn remove(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM facts WHERE key = ?1")?.execute([key])?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Golden bytes: what was stored and published first, and can never change.
+
+use std::{fmt::Debug, fmt::Write as _};
+
+use crate::{
+    aggregate::{Envelope, Payload, PayloadError},
+    event::{EventId, StreamId, Version, from_micros},
+};
+
+/// The envelope of every golden event.
+///
+/// # Panics
+/// Never: both ids are valid.
+pub fn golden_envelope() -> Envelope {
+    Envelope {
+        id: EventId::parse("01a20859-c427-7384-b47b-d18ff68dd444").expect("an id"),
+        stream: StreamId::parse("7fca35d2-f40f-54e2-aa4f-e22156b4d64b").expect("an id"),
+        version: Version(7),
+        time: from_micros(1_793_476_800_000_000),
+    }
+}
+
+/// Asserts that each event is written as the bytes in `golden`, and read back from them, in the same order.
+///
+/// `golden` is the content of `file`: one line for each event, its type and its bytes in hexadecimal digits. Every one
+/// of `event_types` must occur. A field of a later version must do no harm, and an event of a later version must be
+/// recognized as one.
+///
+/// # Panics
+/// If anything differs. Where an event has no line yet, the message is the line to add.
+pub fn assert_golden<E>(golden: &str, file: &str, events: &[E], event_types: &[&str])
+where
+    E: Payload + Debug + PartialEq,
+{
+    let lines: Vec<&str> = golden.lines().collect();
+    for (index, event) in events.iter().enumerate() {
+        let written = line(event);
+        match lines.get(index) {
+            Some(known) => assert_eq!(*known, written, "{event:?} is no longer written as in {file}"),
+            None => panic!("{event:?} has no golden bytes. Add this line at the end of {file}:\n{written}"),
+        }
+        let bytes = event.encode(&golden_envelope());
+        assert_eq!(decoded::<E>(&bytes).as_ref(), Some(event));
+        let later_field = [bytes, vec![0xfa, 0x3f, 0x01, 0x2a]].concat(); // field 1023: "*"
+        assert_eq!(decoded::<E>(&later_field).as_ref(), Some(event), "with a field of a later version");
+    }
+    assert_eq!(lines.len(), events.len(), "{file} has lines that no event in the test belongs to");
+    for event_type in event_types {
+        let has_line = events.iter().any(|event| event.event_type() == *event_type);
+        assert!(has_line, "{event_type} has no golden bytes: add an event of it to the golden events of the test");
+    }
+    let later_event = [0x0a, 0x01, 0x78, 0xfa, 0x06, 0x00]; // field 1: "x", and an empty message as field 111
+    assert!(matches!(E::decode(&later_event), Err(PayloadError::Newer)), "an event of a later version");
+}
+
+fn decoded<E: Payload>(bytes: &[u8]) -> Option<E> {
+    E::decode(bytes).ok().map(|decoded| decoded.event)
+}
+
+fn line(event: &impl Payload) -> String {
+    let mut line = format!("{} ", event.event_type());
+    for byte in event.encode(&golden_envelope()) {
+        let _ = write!(line, "{byte:02x}");
+    }
+    line
+}

@@ -1,0 +1,25 @@
+//! Testing a service: its rules, its stored bytes, and the whole of it on an embedded mock broker.
+//!
+//! * [`given`] tests the rules of a domain: given a history, when a command comes, then these events follow.
+//! * [`assert_replay`] checks that the events of a life, folded again, give the same state.
+//! * [`assert_golden`] keeps the bytes of every event type for ever.
+//! * With the feature `embedded`: a whole service (`RunningService`), and `publish` and `read_until` on its broker.
+
+#[cfg(feature = "embedded")]
+mod broker;
+mod domain;
+mod eventually;
+mod golden;
+#[cfg(feature = "embedded")]
+mod service;
+
+#[cfg(feature = "embedded")]
+pub use self::{
+    broker::{publish, read_until},
+    service::RunningService,
+};
+pub use self::{
+    domain::{Given, When, assert_replay, given},
+    eventually::eventually,
+    golden::{assert_golden, golden_envelope},
+};
