@@ -1,4 +1,4 @@
-// Command feed prints what happens to orders and payments, one line per event, until Ctrl-C. Usage: feed BROKERS [GROUP]
+// Command feed prints the events of orders and payments, one per line, until Ctrl-C. Usage: feed BROKERS [GROUP]
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-var seen = map[string]bool{} // grows for ever, ends with the process: who has effects keeps what was seen with them
+var seen = map[string]bool{} // unbounded and lost at exit: a reader with side effects persists it together with them
 
 func show(record *kgo.Record) {
 	headers := map[string]string{}
@@ -27,7 +27,7 @@ func show(record *kgo.Record) {
 		log.Printf("skipped %s/%d@%d: no ce_id, no ce_sequence or no event", record.Topic, record.Partition, record.Offset)
 		return
 	}
-	if seen[headers["ce_id"]] { // Kafka has each event once; a reader that crashed or lost a partition reads some again
+	if seen[headers["ce_id"]] { // Kafka holds each event once, but a reader that crashed or lost a partition rereads some
 		return
 	}
 	seen[headers["ce_id"]] = true
@@ -47,12 +47,12 @@ func main() {
 	defer stop()
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(os.Args[1], ",")...),
 		kgo.ConsumerGroup(append(os.Args, "example-go")[2]), kgo.ConsumeTopics("order-events", "payment-events"),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted())) // the default shows what was aborted, too
+		kgo.FetchIsolationLevel(kgo.ReadCommitted())) // the default also returns aborted records
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer client.Close()
-	// What one poll returned is up for commit from the next one on, every 5 s and at the end.
+	// The next poll marks the records of this one for the commit, which comes every 5 s and at the end.
 	for fetches := client.PollFetches(ctx); ctx.Err() == nil; fetches = client.PollFetches(ctx) {
 		fetches.EachError(func(topic string, partition int32, err error) { log.Println(topic, partition, err) })
 		fetches.EachRecord(show)

@@ -7,6 +7,8 @@ use std::{
 
 use uuid::Uuid;
 
+use crate::runtime::trace_context::TraceContext;
+
 /// Names one stream: the events of one order, say, or of its payment. Travels as the record key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub Uuid);
@@ -87,7 +89,7 @@ pub struct Event {
     /// The event of another service that led to it.
     pub causation: Option<EventId>,
     /// The W3C trace context of the call or record that led to it.
-    pub traceparent: Option<String>,
+    pub trace: Option<TraceContext>,
     /// The encoded message, exactly as it goes to the topic.
     pub payload: Vec<u8>,
 }
@@ -95,9 +97,9 @@ pub struct Event {
 impl Event {
     /// Returns the event that a new one becomes once the store has given it its numbers.
     pub fn stored(new: NewEvent, position: Position, stream: StreamId, version: Version) -> Self {
-        let NewEvent { id, event_type, time, causation, traceparent, payload } = new;
+        let NewEvent { id, event_type, time, causation, trace, payload } = new;
         let event_type = event_type.to_owned();
-        Self { position, stream, version, id, event_type, time, causation, traceparent, payload }
+        Self { position, stream, version, id, event_type, time, causation, trace, payload }
     }
 }
 
@@ -112,8 +114,8 @@ pub struct NewEvent {
     pub time: SystemTime,
     /// See [`Event::causation`].
     pub causation: Option<EventId>,
-    /// See [`Event::traceparent`].
-    pub traceparent: Option<String>,
+    /// See [`Event::trace`].
+    pub trace: Option<TraceContext>,
     /// See [`Event::payload`].
     pub payload: Vec<u8>,
 }

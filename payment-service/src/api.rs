@@ -15,7 +15,7 @@ use oncelog::{
         page::{Page, Place},
     },
     event::StreamId,
-    runtime::trace_context::traceparent,
+    runtime::trace_context::TraceContext,
     store::StoredRow,
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
@@ -60,7 +60,7 @@ impl PaymentService for Payments {
         &self,
         request: Request<SettlePaymentRequest>,
     ) -> Result<Response<SettlePaymentResponse>, Status> {
-        let cause = Cause { event: None, traceparent: traceparent(request.metadata().as_ref()) };
+        let cause = Cause { event: None, trace: TraceContext::of(request.metadata().as_ref()) };
         let payment = self.settle(request.into_inner(), &cause).await.map_err(|error| error.into_status(SERVICE))?;
         Ok(Response::new(SettlePaymentResponse { payment: Some(payment) }))
     }

@@ -253,7 +253,7 @@ impl<G: Gateway> Call<G> {
                 return false;
             }
         };
-        let before = payment.traceparent().map(str::to_owned);
+        let before = payment.trace().cloned();
         let Payment::Known { money, order_time, state } = payment.state else { return true };
         let age = order_time.elapsed().unwrap_or_default();
         let Some(due) = due(&state, age, self.gateway.remembers()) else { return true }; // settled in between
@@ -262,8 +262,8 @@ impl<G: Gateway> Call<G> {
             Due::Charge | Due::FindOrCharge => "charge",
             Due::Refund => "refund",
         };
-        let mut span = self.spans.start(SpanKind::Client, name, before.as_deref(), attributes);
-        let cause = Cause { event: None, traceparent: span.traceparent(before.as_deref()) };
+        let mut span = self.spans.start(SpanKind::Client, name, before.as_ref(), attributes);
+        let cause = Cause { event: None, trace: span.trace(before.as_ref()) };
         let began = Instant::now();
         let answer = tokio::time::timeout(CALL, self.ask(due, money)).await;
         let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));

@@ -135,7 +135,7 @@ mod tests {
             event_type: event.event_type(),
             time,
             causation: None,
-            traceparent: None,
+            trace: None,
             payload: event.encode(&envelope),
         };
         events.push(Event::stored(new.clone(), Position(1), order, envelope.version));

@@ -1,4 +1,4 @@
-//! Prints what happens to orders and payments, one line per event, until Ctrl-C. Usage: feed BROKERS [GROUP]
+//! Prints the events of orders and payments, one per line, until Ctrl-C. Usage: feed BROKERS [GROUP]
 
 use std::{collections::HashSet, env, error::Error, pin::pin};
 
@@ -8,14 +8,14 @@ use prost::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-include!(concat!(env!("OUT_DIR"), "/events.rs")); // from proto/, by build.rs
+include!(concat!(env!("OUT_DIR"), "/events.rs")); // generated from proto/ by build.rs
 
 fn show(record: &BorrowedMessage<'_>, seen: &mut HashSet<Vec<u8>>) -> Result<(), Box<dyn Error>> {
     let header = |name| record.headers()?.iter().filter(|h| h.key == name).last()?.value.filter(|v| !v.is_empty());
     let (Some(id), Some(sequence), Some(value)) = (header("ce_id"), header("ce_sequence"), record.payload()) else {
         return Err("no ce_id, no ce_sequence or no value".into());
     };
-    // Plain protobuf, without a schema registry's framing. A oneof that is unset is an event newer than this reader.
+    // Plain protobuf, without a schema registry's framing. An unset oneof is an event newer than this reader.
     let (order_id, version, name, amount) = if record.topic() == "order-events" {
         let OrderEvent { order_id, version, event, .. } = OrderEvent::decode(value)?;
         let amount = if let Some(OrderCreated(created)) = &event { Some(created.amount) } else { None };
@@ -25,7 +25,7 @@ fn show(record: &BorrowedMessage<'_>, seen: &mut HashSet<Vec<u8>>) -> Result<(),
         let amount = if let Some(PaymentRequested(requested)) = &event { Some(requested.amount) } else { None };
         (order_id, version, event.map(<&str>::from), amount)
     };
-    // Kafka has each event once; a reader that crashed or lost a partition reads some again.
+    // Kafka holds each event once, but a reader that crashed or lost a partition rereads some.
     if seen.insert(id.to_owned()) {
         let (name, amount) = (name.unwrap_or("newer"), amount.map_or("-".to_owned(), |amount| amount.to_string()));
         println!("{} {} {order_id} {version} {name} {amount}", record.topic(), str::from_utf8(sequence)?);
@@ -38,12 +38,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let consumer: StreamConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", env::args().nth(1).ok_or("usage: feed BROKERS [GROUP]")?)
         .set("group.id", env::args().nth(2).unwrap_or("example-rust".to_owned()))
-        .set("isolation.level", "read_committed") // what was aborted never happened
+        .set("isolation.level", "read_committed") // leaves out aborted records
         .set("auto.offset.reset", "earliest")
-        .set("enable.auto.offset.store", "false") // the default lets an offset be committed before its record was looked at
+        .set("enable.auto.offset.store", "false") // by default it may be committed before its record is processed
         .create()?;
     consumer.subscribe(&["order-events", "payment-events"])?;
-    // What was seen grows for ever, ends with the process: who has effects keeps it together with them.
+    // `seen` is unbounded and lost at exit: a reader with side effects persists it together with them.
     let (mut seen, mut stop) = (HashSet::new(), pin!(tokio::signal::ctrl_c()));
     loop {
         let read = tokio::select! { read = consumer.recv() => read, _ = &mut stop => return Ok(()) };
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 if let Err(error) = show(&record, &mut seen) {
                     eprintln!("skipped {}/{}@{}: {error}", record.topic(), record.partition(), record.offset());
                 }
-                consumer.store_offset_from_message(&record)?; // only now is it up for commit: every 5 s, and at the end
+                consumer.store_offset_from_message(&record)?; // marks it for the commit: every 5 s, and at the end
             }
             Err(error) => eprintln!("{error}"),
         }

@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 
 use super::{Aggregate, Cause, Decoded, Envelope, LoadError, Payload as _};
-use crate::event::{self, Event, EventId, NewEvent, StreamId, Version};
+use crate::{
+    event::{self, Event, EventId, NewEvent, StreamId, Version},
+    runtime::trace_context::TraceContext,
+};
 
 /// An aggregate together with what its stream tells about it.
 #[derive(Clone, Debug)]
@@ -19,7 +22,7 @@ pub struct Loaded<A> {
     /// The causes recorded so far: an event that is among them has had its effect.
     causes: Vec<EventId>,
     /// The trace that the newest event belongs to.
-    traceparent: Option<String>,
+    trace: Option<TraceContext>,
 }
 
 impl<A: Aggregate> Default for Loaded<A> {
@@ -30,7 +33,7 @@ impl<A: Aggregate> Default for Loaded<A> {
             create_time: SystemTime::UNIX_EPOCH,
             update_time: SystemTime::UNIX_EPOCH,
             causes: Vec::new(),
-            traceparent: None,
+            trace: None,
         }
     }
 }
@@ -48,13 +51,13 @@ impl<A: Aggregate> Loaded<A> {
         let Decoded { event: payload, .. } = A::Event::decode(&event.payload)
             .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
         self.record(&payload, event.time, event.causation);
-        self.traceparent.clone_from(&event.traceparent);
+        self.trace.clone_from(&event.trace);
         Ok(())
     }
 
     /// The trace context of the newest event.
-    pub fn traceparent(&self) -> Option<&str> {
-        self.traceparent.as_deref()
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// Whether the stream has any event.
@@ -77,8 +80,8 @@ impl<A: Aggregate> Loaded<A> {
             return Ok(Vec::new());
         }
         let time = event::now();
-        if cause.traceparent.is_some() {
-            self.traceparent.clone_from(&cause.traceparent);
+        if cause.trace.is_some() {
+            self.trace.clone_from(&cause.trace);
         }
         Ok(decided
             .into_iter()
@@ -90,7 +93,7 @@ impl<A: Aggregate> Loaded<A> {
                     event_type: payload.event_type(),
                     time,
                     causation: cause.event,
-                    traceparent: self.traceparent.clone(),
+                    trace: self.trace.clone(),
                     payload: payload.encode(&envelope),
                 }
             })

@@ -16,6 +16,7 @@ pub use self::{
 };
 use crate::{
     event::{EventId, StreamId, Version},
+    runtime::trace_context::TraceContext,
     store::{CommitError, ReadError},
 };
 
@@ -121,7 +122,7 @@ pub struct Cause {
     /// The event of another service, when it was one.
     pub event: Option<EventId>,
     /// The W3C trace context it came with.
-    pub traceparent: Option<String>,
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a stream could not be loaded.

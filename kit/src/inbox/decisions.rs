@@ -104,7 +104,7 @@ impl<'a, T: ReadTable> Decisions<'a, T> {
             }
         };
         let span = start_span(self.inbox, topic, record, incoming);
-        let cause = Cause { event: Some(incoming.id), traceparent: span.traceparent(incoming.traceparent) };
+        let cause = Cause { event: Some(incoming.id), trace: span.trace(incoming.trace().as_ref()) };
         self.spans.push(span);
         Ok(match loaded.execute(stream, command, &cause) {
             Ok(events) => {
@@ -151,5 +151,5 @@ fn start_span<T: ReadTable>(inbox: &Inbox<T>, topic: &'static str, record: &Rece
             Attribute::new("messaging.kafka.message.key", incoming.stream.to_string()),
         ]
     };
-    inbox.spans.start(SpanKind::Consumer, format!("process {topic}"), incoming.traceparent, attributes)
+    inbox.spans.start(SpanKind::Consumer, format!("process {topic}"), incoming.trace().as_ref(), attributes)
 }

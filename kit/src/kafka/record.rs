@@ -17,7 +17,7 @@ use crate::{
     aggregate::{Decoded, DecodedEnvelope, Payload, PayloadError},
     event::{Event, EventId, StreamId, from_micros},
     kafka::partition::partition_of,
-    runtime::trace_context,
+    runtime::trace_context::TraceContext,
 };
 
 /// A record that is yet to be published.
@@ -67,7 +67,8 @@ impl Record {
             text("content-type", CONTENT_TYPE.to_owned()),
         ];
         headers.extend(event.causation.map(|cause| text("ce_causationid", cause.to_string())));
-        headers.extend(event.traceparent.clone().map(|context| text("traceparent", context)));
+        let trace = event.trace.iter().flat_map(TraceContext::headers);
+        headers.extend(trace.map(|(name, value)| text(name, value.into_owned())));
         let key = event.stream.to_string().into_bytes();
         Self {
             topic: source.topic.clone(),
@@ -157,7 +158,8 @@ impl Received {
             stream,
             event_type: need("ce_type")?,
             causation,
-            traceparent: self.header("traceparent").filter(|text| trace_context::is_traceparent(text)),
+            traceparent: self.header("traceparent"),
+            tracestate: self.header("tracestate"),
             payload: self.value.as_deref().ok_or(Unreadable::NoValue)?,
         })
     }
@@ -179,13 +181,20 @@ pub struct Incoming<'a> {
     pub event_type: &'a str,
     /// What led to it.
     pub causation: Option<EventId>,
-    /// The trace context it came with.
+    /// The `traceparent` that it came with, unchecked.
     pub traceparent: Option<&'a str>,
+    /// The `tracestate` that it came with, unchecked.
+    pub tracestate: Option<&'a str>,
     /// The encoded message.
     pub payload: &'a [u8],
 }
 
 impl Incoming<'_> {
+    /// Returns the trace context that the record came with, if it is valid.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.traceparent?, self.tracestate)
+    }
+
     /// Decodes the event, and checks that the message names the same event and stream as the record around it. `None`
     /// for an event of a type that this program does not know.
     pub fn event<E: Payload>(&self) -> Result<Option<Decoded<E>>, Unreadable> {
@@ -248,7 +257,7 @@ mod tests {
             event_type: "orders.events.v1.OrderCreated".to_owned(),
             time: now(),
             causation: Some(EventId::generate()),
-            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            trace: TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("congo=t61")),
             payload: vec![1, 2, 3],
         }
     }
@@ -273,7 +282,7 @@ mod tests {
         assert_eq!(incoming.stream, event.stream);
         assert_eq!(incoming.event_type, event.event_type);
         assert_eq!(incoming.causation, event.causation);
-        assert_eq!(incoming.traceparent, event.traceparent.as_deref());
+        assert_eq!(incoming.trace(), event.trace);
         assert_eq!(incoming.payload, event.payload);
         assert_eq!(received.header("ce_sequence"), Some("00000000000000000042"));
     }

@@ -97,7 +97,8 @@ fn json(event: &Event, shape: &MessageJson) -> String {
         "position": event.position.0,
         "type": event.event_type,
         "causationId": cause,
-        "traceparent": event.traceparent,
+        "traceparent": event.trace.as_ref().map(|trace| &trace.traceparent),
+        "tracestate": event.trace.as_ref().and_then(|trace| trace.tracestate.as_ref()),
     });
     line["message"] = shape.show(&event.payload).unwrap_or(Value::Null);
     line.to_string()

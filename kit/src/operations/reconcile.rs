@@ -267,7 +267,7 @@ impl<'a, T: ReadTable> Replay<'a, T> {
             event_type: event_type.ok_or(ReconcileError::Newer(position))?,
             time: time.ok_or_else(|| unreadable("the header ce_time is not what it should be"))?,
             causation: incoming.causation,
-            traceparent: incoming.traceparent.map(str::to_owned),
+            trace: incoming.trace(),
             payload: incoming.payload.to_vec(),
         };
         Ok((incoming.stream, event))

@@ -331,7 +331,7 @@ impl Relay {
                 Attribute::new("messaging.kafka.message.key", event.stream.to_string()),
             ]
         };
-        let parent = event.traceparent.as_deref();
+        let parent = event.trace.as_ref();
         self.spans.add(SpanKind::Producer, || format!("send {topic}"), parent, began, attributes);
     }
 }

@@ -7,25 +7,25 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     time::{Duration, SystemTime},
 };
 
 use opentelemetry::{
     Context, KeyValue,
-    trace::{
-        Span as _, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
-        TracerProvider as _,
-    },
+    propagation::{Extractor, Injector, TextMapPropagator as _},
+    trace::{Span as _, Status, TraceContextExt as _, Tracer as _, TracerProvider as _},
 };
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{
     Resource,
+    propagation::TraceContextPropagator,
     trace::{SdkTracer, SdkTracerProvider},
 };
 
 pub use opentelemetry::{KeyValue as Attribute, trace::SpanKind};
 
-use crate::runtime::failure::Failure;
+use crate::runtime::{failure::Failure, trace_context::TraceContext};
 
 /// How long the last spans may take to be exported when the service stops.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ impl Spans {
         &self,
         kind: SpanKind,
         name: impl Into<Cow<'static, str>>,
-        parent: Option<&str>,
+        parent: Option<&TraceContext>,
         attributes: impl FnOnce() -> Vec<KeyValue>,
     ) -> Span {
         Span(self.0.as_ref().map(|Exporting { tracer, .. }| {
@@ -77,7 +77,7 @@ impl Spans {
         &self,
         kind: SpanKind,
         name: impl FnOnce() -> String,
-        parent: Option<&str>,
+        parent: Option<&TraceContext>,
         began: SystemTime,
         attributes: impl FnOnce() -> Vec<KeyValue>,
     ) {
@@ -101,16 +101,13 @@ impl Spans {
 pub struct Span(Option<opentelemetry_sdk::trace::Span>);
 
 impl Span {
-    /// The context for what happens within it: its own, or the one that was there before.
-    pub fn traceparent(&self, before: Option<&str>) -> Option<String> {
-        match &self.0 {
-            None => before.map(str::to_owned),
-            Some(span) => {
-                let context = span.span_context();
-                let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
-                Some(format!("00-{trace}-{span}-{flags:02x}"))
-            }
-        }
+    /// Returns the context for what happens within the span: its own, or, without a span, the one that it began with.
+    pub fn trace(&self, before: Option<&TraceContext>) -> Option<TraceContext> {
+        let Some(span) = &self.0 else { return before.cloned() };
+        let mut carrier = Carrier::default();
+        let context = Context::new().with_remote_span_context(span.span_context().clone());
+        TraceContextPropagator::new().inject_context(&context, &mut carrier);
+        TraceContext::parse(carrier.get("traceparent")?, carrier.get("tracestate"))
     }
 
     /// Says that it went wrong.
@@ -121,15 +118,30 @@ impl Span {
     }
 }
 
-fn context(traceparent: Option<&str>) -> Context {
-    let remote = traceparent.and_then(|text| {
-        let mut parts = text.split('-').skip(1);
-        let trace = TraceId::from_hex(parts.next()?).ok()?;
-        let span = SpanId::from_hex(parts.next()?).ok()?;
-        let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?);
-        Some(SpanContext::new(trace, span, flags, true, TraceState::default()))
-    });
-    remote.map_or_else(Context::new, |remote| Context::new().with_remote_span_context(remote))
+/// Carries a context to and from OpenTelemetry's propagator.
+#[derive(Default)]
+struct Carrier(HashMap<String, String>);
+
+impl Extractor for Carrier {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+}
+
+impl Injector for Carrier {
+    fn set(&mut self, key: &str, value: String) {
+        self.0.insert(key.to_owned(), value);
+    }
+}
+
+fn context(trace: Option<&TraceContext>) -> Context {
+    let headers = trace.into_iter().flat_map(TraceContext::headers);
+    let carrier = Carrier(headers.map(|(name, value)| (name.to_owned(), value.into_owned())).collect());
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
 }
 
 fn is_configured() -> bool {

@@ -5,7 +5,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{EventId, NewEvent, Version, now};
+use crate::{
+    event::{EventId, NewEvent, Version, now},
+    runtime::trace_context::TraceContext,
+};
 
 const IDENTITY: StoreIdentity = StoreIdentity { service: "test-service", event_types: &["test.Happened"] };
 
@@ -42,7 +45,7 @@ fn events(count: usize) -> Vec<NewEvent> {
         event_type: "test.Happened",
         time: now(),
         causation: Some(EventId::generate()),
-        traceparent: Some("t".to_owned()),
+        trace: Some(TraceContext { traceparent: "t".to_owned(), tracestate: Some("s".to_owned()) }),
         payload: vec![7; 200],
     };
     std::iter::repeat_with(event).take(count).collect()
@@ -82,7 +85,7 @@ fn what_is_appended_reads_back_and_outlives_the_process() {
     for (number, (event, new)) in (1..).zip(read.iter().zip(&new)) {
         assert_eq!((event.position, event.version), (Position(number), Version(number)));
         assert_eq!((event.id, &event.payload, event.time), (new.id, &new.payload, new.time));
-        assert_eq!((event.causation, &event.traceparent), (new.causation, &new.traceparent));
+        assert_eq!((event.causation, &event.trace), (new.causation, &new.trace));
     }
     assert_eq!(read.len(), 2);
     assert_eq!(store.read_all_blocking(Position(1), 10).expect("reads"), read[1..]);
@@ -363,4 +366,27 @@ fn a_store_that_is_open_or_missing_is_not_rebuilt() {
     assert!(matches!(Store::rebuild(&location(&directory), IDENTITY, Some(COUNTS)), Err(OpenError::InUse { .. })));
     let nowhere = Location::sqlite(directory.path().join("nowhere.db"));
     assert!(matches!(Store::rebuild(&nowhere, IDENTITY, Some(COUNTS)), Err(OpenError::Missing { .. })));
+}
+
+#[test]
+fn a_store_without_the_column_for_tracestate_is_read_as_it_is_and_gets_it_when_it_is_opened() {
+    let (directory, store) = new_store();
+    let stream = StreamId::generate();
+    store.commit_blocking(append(stream, 0, 2)).expect("stored");
+    drop(store);
+    Connection::open(location(&directory).path())
+        .and_then(|file| file.execute_batch("ALTER TABLE events DROP COLUMN tracestate"))
+        .expect("as version 0.1.0 left it");
+    let states = |events: Vec<Event>| -> Vec<_> {
+        events.into_iter().map(|event| event.trace.expect("it has one").tracestate).collect()
+    };
+
+    let log = Log::open(&location(&directory), IDENTITY).expect("opens");
+    assert_eq!(states(log.read_all(Position::START, 9).expect("reads")), [None, None]);
+    drop(log);
+
+    let store = open(&directory).expect("opens");
+    store.commit_blocking(append(stream, 2, 1)).expect("stored");
+    let read = states(store.read_stream_blocking(stream).expect("reads"));
+    assert_eq!(read, [None, None, Some("s".to_owned())]);
 }

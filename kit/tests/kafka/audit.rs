@@ -61,7 +61,7 @@ fn word(stream: StreamId, word: &str) -> (EventId, Record) {
         event_type: "test.Said".to_owned(),
         time: now(),
         causation: None,
-        traceparent: None,
+        trace: None,
         payload: word.as_bytes().to_vec(),
     };
     let source =
@@ -77,7 +77,7 @@ fn said(word: &str, causation: Option<EventId>) -> NewEvent {
         event_type: event.event_type(),
         time: now(),
         causation,
-        traceparent: None,
+        trace: None,
         payload: word.as_bytes().to_vec(),
     }
 }

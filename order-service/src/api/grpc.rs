@@ -13,7 +13,7 @@ use oncelog::{
     edge::{call_error::CallError, listener::MAX_REQUEST},
     runtime::{
         spans::{Attribute, SpanKind},
-        trace_context::traceparent,
+        trace_context::TraceContext,
     },
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, metadata::MetadataMap, service::Routes};
@@ -85,9 +85,9 @@ impl Orders {
         &self,
         method: &'static str,
         metadata: &MetadataMap,
-        call: impl AsyncFnOnce(Option<String>) -> Result<T, CallError>,
+        call: impl AsyncFnOnce(Option<TraceContext>) -> Result<T, CallError>,
     ) -> Result<T, Status> {
-        let before = traceparent(metadata.as_ref());
+        let before = TraceContext::of(metadata.as_ref());
         let attributes = || {
             vec![
                 Attribute::new("rpc.system", "grpc"),
@@ -96,8 +96,8 @@ impl Orders {
             ]
         };
         let name = format!("orders.v1.OrderService/{method}");
-        let mut span = self.spans.start(SpanKind::Server, name, before.as_deref(), attributes);
-        let context = span.traceparent(before.as_deref());
+        let mut span = self.spans.start(SpanKind::Server, name, before.as_ref(), attributes);
+        let context = span.trace(before.as_ref());
         call(context).await.inspect_err(|error| span.fail(error)).map_err(status)
     }
 }

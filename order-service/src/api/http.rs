@@ -26,7 +26,7 @@ use oncelog::{
     },
     runtime::{
         spans::{Attribute, SpanKind},
-        trace_context::traceparent,
+        trace_context::TraceContext,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -236,12 +236,12 @@ async fn traced(
     orders: &Orders,
     route: &'static str,
     headers: &HeaderMap,
-    call: impl AsyncFnOnce(Option<String>) -> Result<Order, CallError>,
+    call: impl AsyncFnOnce(Option<TraceContext>) -> Result<Order, CallError>,
 ) -> Result<Order, CallError> {
-    let before = traceparent(headers);
+    let before = TraceContext::of(headers);
     let attributes = || vec![Attribute::new("http.request.method", "POST"), Attribute::new("http.route", route)];
-    let mut span = orders.spans.start(SpanKind::Server, format!("POST {route}"), before.as_deref(), attributes);
-    let context = span.traceparent(before.as_deref());
+    let mut span = orders.spans.start(SpanKind::Server, format!("POST {route}"), before.as_ref(), attributes);
+    let context = span.trace(before.as_ref());
     call(context).await.map_err(with_json_names).inspect_err(|error| span.fail(error))
 }
 

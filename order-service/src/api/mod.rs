@@ -17,7 +17,7 @@ use oncelog::{
     app::Context,
     edge::{call_error::CallError, message_json::MessageJson, page::Place},
     event::{Event, StreamId, Version},
-    runtime::spans::Spans,
+    runtime::{spans::Spans, trace_context::TraceContext},
     store::StoredRow,
 };
 use tonic::service::Routes;
@@ -61,10 +61,10 @@ impl Orders {
     async fn create(
         &self,
         request: message::CreateOrderRequest,
-        traceparent: Option<String>,
+        trace: Option<TraceContext>,
     ) -> Result<message::Order, CallError> {
         let details = requests::details(request).map_err(CallError::Invalid)?;
-        let cause = Cause { event: None, traceparent };
+        let cause = Cause { event: None, trace };
         let id = requests::new_order_id(&details.request_id);
         let command = Command::Create(details);
         let order = self.streams.execute_new(id, &command, &cause).await;
@@ -73,9 +73,9 @@ impl Orders {
     }
 
     /// Cancels an order, or finds that there is nothing to cancel (any more).
-    async fn cancel(&self, order_id: &str, traceparent: Option<String>) -> Result<message::Order, CallError> {
+    async fn cancel(&self, order_id: &str, trace: Option<TraceContext>) -> Result<message::Order, CallError> {
         let id = requests::order_id(order_id)?;
-        let cause = Cause { event: None, traceparent };
+        let cause = Cause { event: None, trace };
         let order = self.streams.execute(id, &Command::Cancel, &cause).await;
         to_message(id, &order.map_err(|error| to_call_error(id, error))?)
     }
@@ -125,7 +125,7 @@ impl Orders {
             occur_time: Some(event.time.into()),
             event_type: event.event_type,
             causation_id: event.causation.map(|cause| cause.to_string()).unwrap_or_default(),
-            traceparent: event.traceparent.unwrap_or_default(),
+            traceparent: event.trace.map(|trace| trace.traceparent).unwrap_or_default(),
             payload_json: self.shape.show(&event.payload).map(|value| value.to_string()).unwrap_or_default(),
             payload: event.payload,
         }

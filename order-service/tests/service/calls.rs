@@ -59,12 +59,14 @@ async fn an_order_taken_over_grpc_is_published_with_the_callers_trace() {
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut request = Request::new(CreateOrderRequest { amount: 700, ..Default::default() });
     request.metadata_mut().insert("traceparent", traceparent.parse().expect("a value"));
+    request.metadata_mut().insert("tracestate", "congo=t61rcWkgMzE".parse().expect("a value"));
     let order = service.grpc().await.create_order(request).await.expect("taken").into_inner().order.expect("an order");
     assert_eq!((order.amount, order.currency_code.as_str()), (700, "USD"));
     let records = read_until(&service.broker, TOPIC, |records| !records.is_empty());
     assert_eq!(records[0].header("ce_subject"), Some(order.order_id.as_str()));
     assert_eq!(records[0].header("ce_type"), Some("orders.events.v1.OrderCreated"));
     assert_eq!(records[0].header("traceparent"), Some(traceparent));
+    assert_eq!(records[0].header("tracestate"), Some("congo=t61rcWkgMzE"));
     service.stop().await.expect("a clean stop");
 }
 

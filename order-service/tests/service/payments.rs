@@ -27,7 +27,7 @@ pub(crate) fn outcome(order_id: &str, event: payment_event::Event) -> Record {
         event_type: "payments.events.v1.PaymentCompleted".to_owned(),
         time: now(),
         causation: None,
-        traceparent: None,
+        trace: None,
         payload: message.encode_to_vec(),
     };
     let source = Source {

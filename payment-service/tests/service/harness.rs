@@ -152,7 +152,7 @@ fn record(stream: StreamId, time: SystemTime, event_type: &str, event: order_eve
         event_type: event_type.to_owned(),
         time,
         causation: None,
-        traceparent: None,
+        trace: None,
         payload: message.encode_to_vec(),
     };
     let source = Source {

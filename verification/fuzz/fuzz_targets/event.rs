@@ -1,4 +1,4 @@
-//! Stored events: any bytes are an event or an error, and an event writes bytes that read as the same one.
+//! Decodes arbitrary bytes as a stored event. The result is an event or an error, and an event survives a round trip.
 
 #![no_main]
 
@@ -15,5 +15,5 @@ fuzz_target!(|bytes: &[u8]| {
 fn check<E: Payload + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok(event) = E::decode(bytes) else { return };
     let envelope = Envelope { id: EventId::generate(), stream: StreamId::generate(), version: Version(1), time: now() };
-    assert_eq!(E::decode(&event.encode(&envelope)).expect("it was written by the same program"), event);
+    assert_eq!(E::decode(&event.encode(&envelope)).expect("an encoded event decodes"), event);
 }

@@ -1,4 +1,4 @@
-//! What `POST /orders` and `GET /orders` make of what is sent to them.
+//! Sends arbitrary bodies, idempotency keys and query parameters to `POST /orders` and `GET /orders`.
 
 #![no_main]
 

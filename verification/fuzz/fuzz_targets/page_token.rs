@@ -1,4 +1,5 @@
-//! Tokens of pages: any text is a token or an error, and a token that is one goes on where it says.
+//! Parses arbitrary text as a page token. The result is an error or a place to resume from, and that place survives a
+//! round trip.
 
 #![no_main]
 
@@ -12,7 +13,7 @@ fuzz_target!(|input: (i32, &str, &str)| {
         if let Some(place) = page.after {
             let mut two = vec![place; page.size + 1];
             let next = page.cut(&mut two, |place| *place);
-            assert_eq!(Page::parse(size, &next, filter.to_owned()).expect("our own").after, Some(place));
+            assert_eq!(Page::parse(size, &next, filter.to_owned()).expect("the token is valid").after, Some(place));
         }
     }
 });

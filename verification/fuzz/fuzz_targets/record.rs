@@ -1,4 +1,4 @@
-//! Records as they come from a topic that anyone may write to: each is read, or refused with a reason.
+//! Reads arbitrary records, as from a topic that anyone may write to. Each is read, or rejected with a reason.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ struct Input {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
-    /// So that more than the first check is reached.
+    /// Adds a valid key and valid headers, so that inputs pass the first checks.
     usual: bool,
 }
 

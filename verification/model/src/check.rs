@@ -1,13 +1,13 @@
-//! How a model is checked.
+//! Runs the model checker.
 
 use std::time::Instant;
 
 use stateright::{Checker as _, HasDiscoveries, Model};
 
-/// Visits every state there is, on two threads, and says how many that were.
+/// Visits every reachable state, on two threads, and prints the number of states.
 ///
 /// # Panics
-/// If a property fails, with the steps that lead there.
+/// If a property fails. The message shows the steps that lead there.
 pub fn every_state<M>(name: &str, model: M)
 where
     M: Model<State: Clone + std::fmt::Debug + PartialEq + std::hash::Hash + Send + Sync> + Send + Sync + 'static,
@@ -20,7 +20,7 @@ where
     checker.assert_properties();
 }
 
-/// The shortest way to a state in which a property fails, if there is any.
+/// Returns the shortest trace to a state in which the property fails, or `None` if it always holds.
 pub fn shortest_trace<M>(model: &M, property: &'static str) -> Option<Vec<M::Action>>
 where
     M: Model<State: Clone + PartialEq + std::hash::Hash + Send + Sync> + Clone + Send + Sync + 'static,
@@ -28,7 +28,8 @@ where
 {
     let mut shortest: Option<Vec<M::Action>> = None;
     loop {
-        // The checker stops somewhat after the first one that it meets, and keeps the last.
+        // The checker continues for a while after the first failing state, and keeps the last one that it finds.
+        // Search again below that depth, until there is none.
         let finish = HasDiscoveries::AnyOf([property].into());
         let mut checker = model.clone().checker().finish_when(finish);
         if let Some(trace) = &shortest {

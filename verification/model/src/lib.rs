@@ -1,20 +1,20 @@
-//! The rules that exactly-once rests on, in every order of events and with every fault that may come between.
+//! Checks the rules that exactly-once delivery depends on, in every interleaving and with every fault in between.
 //!
-//! Two models, each small enough to be visited to its last state: [`publishing`], how a store reaches its topic, and
-//! [`paying`], how an order and its payment end. What decides in them is the code that decides in production, called
-//! and not copied: `kafka/transaction.rs` and `kafka/claim.rs` of the kit, `order.rs` and `payment_outcomes.rs` of
-//! order-service, `payment.rs`, `due.rs` and `order_events.rs` of payment-service. What is written here is the world
-//! around it: a broker, a gateway and processes that die, in as few lines as they can be told.
+//! There are two models, each small enough to visit every state: [`publishing`] covers how a store reaches its topic,
+//! and [`paying`] covers how an order and its payment end. The decisions are made by the production code, which is
+//! called and not copied: `relay/transaction.rs` and `relay/claim.rs` of the kit, `order.rs` and `payment_outcomes.rs`
+//! of order-service, `payment.rs`, `due.rs` and `order_events.rs` of payment-service. This crate adds only the
+//! environment: a broker, a gateway, and processes that crash, each as small as possible.
 //!
-//! A test for each model shows that its properties hold; another switches off each defence alone, and shows the
-//! shortest way to where the property fails that it guards. So a rule that nobody needs would be found, as would one
-//! that is changed until it no longer does what it is for.
+//! One test of each model shows that its properties hold. Another disables one defence at a time, and finds the
+//! shortest trace to a state in which the guarded property fails. It detects a rule that is not needed, and a change
+//! that makes a rule ineffective.
 //!
 //! ```console
 //! $ cargo test -p model -- --nocapture
 //! ```
 //!
-//! How often things go wrong is limited ([`publishing::Faults`], [`paying::Faults`]); when, is not.
+//! The number of faults is limited ([`publishing::Faults`], [`paying::Faults`]). Their timing is not.
 
 pub mod check;
 pub mod paying;

@@ -1,4 +1,4 @@
-//! What both services promise of one order and its money, and what each of their rules is for.
+//! Checks the promises of both services about one order and its money, and that each of their rules is needed.
 
 use model::{
     check,
@@ -22,8 +22,8 @@ fn without_any_one_defence_the_property_that_it_guards_fails() {
         let model = Paying::new(Some(defence));
         for property in defence.guards() {
             let trace = check::shortest_trace(&model, property);
-            let trace = trace.unwrap_or_else(|| panic!("without {defence:?} it still holds that {property}"));
-            eprintln!("without {defence:?} it fails, after {} steps, that {property}:", trace.len());
+            let trace = trace.unwrap_or_else(|| panic!("without {defence:?}, this still holds: {property}"));
+            eprintln!("without {defence:?}, this fails after {} steps: {property}", trace.len());
             eprintln!("    {trace:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the relay promises, and what each of its rules is for.
+//! Checks the promises of the relay, and that each of its rules is needed.
 
 use model::{
     check,
@@ -20,8 +20,8 @@ fn without_any_one_defence_the_property_that_it_guards_fails() {
     for defence in Defence::ALL {
         let model = Publishing::new(Some(defence));
         let trace = check::shortest_trace(&model, defence.guards());
-        let trace = trace.unwrap_or_else(|| panic!("without {defence:?} it still holds that {}", defence.guards()));
-        eprintln!("without {defence:?} it fails, after {} steps, that {}:", trace.len(), defence.guards());
+        let trace = trace.unwrap_or_else(|| panic!("without {defence:?}, this still holds: {}", defence.guards()));
+        eprintln!("without {defence:?}, this fails after {} steps: {}", trace.len(), defence.guards());
         eprintln!("    {trace:?}");
     }
 }

@@ -33,7 +33,7 @@ impl ConsumedRecord {
     /// Returns the record as the inbox would read it.
     pub(super) fn incoming(&self, stream: StreamId) -> Incoming<'_> {
         let Self { id, event_type, payload, .. } = self;
-        Incoming { id: *id, stream, event_type, causation: None, traceparent: None, payload }
+        Incoming { id: *id, stream, event_type, causation: None, traceparent: None, tracestate: None, payload }
     }
 }
 
@@ -185,7 +185,8 @@ mod tests {
         for (partition, offset, stream) in [(1, 7, third), (0, 9, first), (0, 8, third), (1, 6, third), (0, 2, second)]
         {
             let (id, payload) = (EventId::generate(), [].as_slice());
-            let incoming = Incoming { id, stream, event_type: "t", causation: None, traceparent: None, payload };
+            let incoming =
+                Incoming { id, stream, event_type: "t", causation: None, traceparent: None, tracestate: None, payload };
             let (topic, headers) = ("t".to_owned(), Vec::new());
             let record = Received { topic, partition, offset, key: None, value: None, headers, time: None };
             scratch.add(0, &record, &incoming).expect("added");

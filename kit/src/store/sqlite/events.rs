@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use crate::{
     event::{Event, EventId, Position, StreamId, Version, from_micros},
+    runtime::trace_context::TraceContext,
     store::TopicPartition,
 };
 
-const COLUMNS: &str = "position, stream, version, id, type, time, causation, traceparent, payload";
+const COLUMNS: &str = "position, stream, version, id, type, time, causation, traceparent, tracestate, payload";
 
 /// Returns one stream's events, in order.
 pub(in crate::store) fn stream(connection: &Connection, stream: StreamId) -> rusqlite::Result<Vec<Event>> {
@@ -96,7 +97,11 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         event_type: row.get(4)?,
         time: from_micros(row.get(5)?),
         causation: row.get::<_, Option<Uuid>>(6)?.map(EventId),
-        traceparent: row.get(7)?,
-        payload: row.get(8)?,
+        trace: trace(row.get(7)?, row.get(8)?),
+        payload: row.get(9)?,
     })
+}
+
+fn trace(traceparent: Option<String>, tracestate: Option<String>) -> Option<TraceContext> {
+    traceparent.map(|traceparent| TraceContext { traceparent, tracestate })
 }

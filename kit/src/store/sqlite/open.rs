@@ -46,6 +46,7 @@ pub(in crate::store) fn open(
         schema::create(&mut connection, identity.service).map_err(failed)?;
     }
     schema::check(&connection, path, identity)?;
+    schema::add_tracestate(&connection).map_err(failed)?;
     if let Some(table) = table {
         rebuild::prepare(&mut connection, path, table, rebuild)?;
     }

@@ -9,6 +9,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::schema;
 use crate::store::ReadError;
 
 /// The number of connections that a disk can keep busy.
@@ -68,6 +69,7 @@ impl Readers {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in schema.rs
         if let Some(size) = self.cache_size {
             connection.pragma_update(None, "cache_size", size)?;
+            schema::show_tracestate(&connection)?; // an older program may have the store open
         }
         Ok(connection)
     }

@@ -26,6 +26,7 @@ CREATE TABLE events (
     time        INTEGER NOT NULL,         -- microseconds since 1970
     causation   BLOB,                     -- the id of the event that led to it
     traceparent TEXT,
+    tracestate  TEXT,
     payload     BLOB NOT NULL,            -- as published
     UNIQUE (stream, version)
 ) STRICT;
@@ -53,6 +54,26 @@ pub(in crate::store) fn inspect(path: &Path, identity: StoreIdentity) -> Result<
     }
     check(&connection, path, identity)?;
     id(&connection, path)
+}
+
+/// Adds the column that version 0.1.0 did not have. Programs of that version can still use the store.
+pub(in crate::store) fn add_tracestate(connection: &Connection) -> rusqlite::Result<()> {
+    if has_tracestate(connection)? {
+        return Ok(());
+    }
+    connection.execute_batch("ALTER TABLE events ADD COLUMN tracestate TEXT")
+}
+
+/// Shows the missing column as empty to a connection that only reads.
+pub(in crate::store) fn show_tracestate(connection: &Connection) -> rusqlite::Result<()> {
+    if has_tracestate(connection)? {
+        return Ok(());
+    }
+    connection.execute_batch("CREATE TEMP VIEW events AS SELECT *, NULL AS tracestate FROM main.events")
+}
+
+fn has_tracestate(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM pragma_table_info('events') WHERE name = 'tracestate'")?.exists([])
 }
 
 /// Returns whether the file is empty, or refuses one that is not a store.

@@ -253,8 +253,9 @@ impl Writer {
         }
         self.connection
             .prepare_cached(
-                "INSERT INTO events (position, stream, version, id, type, time, causation, traceparent, payload)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO events (position, stream, version, id, type, time, causation, traceparent, tracestate,
+                    payload)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 event.position.0,
@@ -264,7 +265,8 @@ impl Writer {
                 event.event_type,
                 to_micros(event.time),
                 event.causation.map(|cause| cause.0),
-                event.traceparent,
+                event.trace.as_ref().map(|trace| &trace.traceparent),
+                event.trace.as_ref().and_then(|trace| trace.tracestate.as_ref()),
                 event.payload,
             ])?;
         self.appended.push(event.event_type.clone());

@@ -1,4 +1,4 @@
-//! As much of a payment gateway as the promise rests on: what it has charged, by key, and which keys it remembers.
+//! A minimal payment gateway: the charges of one order, and whether their idempotency key is still remembered.
 
 use payment_service::{
     gateway::Found,
@@ -7,23 +7,23 @@ use payment_service::{
 
 use super::Defence;
 
-/// The gateway's books on one order.
+/// The gateway's records of one order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gateway {
-    /// What it said of each charge that was new to it. The first is the oldest.
+    /// The results of all charges, oldest first. A repeated charge under a remembered key adds none.
     pub receipts: Vec<Receipt>,
-    /// Whether it remembers the key of the newest one, and so gives the same answer again.
+    /// True while the key of the newest charge is remembered: a repeat returns the same receipt.
     pub remembers: bool,
-    /// How often it has given the charge back.
+    /// Number of refunds that the gateway made.
     pub refunds: usize,
-    /// Whether it refuses that, for good.
+    /// True if the gateway refuses refunds for good.
     pub refuses: bool,
-    /// How often a person has, by other means.
+    /// Number of refunds that a person made by other means.
     pub transfers: usize,
 }
 
 impl Gateway {
-    /// Charges, or repeats what it said before under the same key.
+    /// Charges, or returns the earlier receipt of the same key.
     pub fn charge(&mut self, declines: bool) -> Receipt {
         if let Some(receipt) = self.receipts.last().filter(|_| self.remembers) {
             return receipt.clone();
@@ -32,7 +32,7 @@ impl Gateway {
         self.add(if declines { declined("CARD_DECLINED") } else { Receipt::Charged { reference } })
     }
 
-    /// Gives back what was charged, once under a key. Where nothing was, it bars the key: every later charge is declined.
+    /// Refunds the charge, once for each key. If nothing was charged, bars the key: every later charge is declined.
     pub fn refund(&mut self, off: Option<Defence>) -> Refund {
         match self.receipts.last() {
             Some(Receipt::Charged { .. }) if self.refuses => Refund::Refused(String::new()),
@@ -57,17 +57,17 @@ impl Gateway {
         self.add(declined("CANCELLED"));
     }
 
-    /// What became of the charge.
+    /// Looks up the result of the charge.
     pub fn find(&self) -> Found {
         self.receipts.last().cloned().map_or(Found::Nothing, Found::Receipt)
     }
 
-    /// How often the order was charged.
+    /// Returns the number of charges.
     pub fn charges(&self) -> usize {
         self.receipts.iter().filter(|receipt| matches!(receipt, Receipt::Charged { .. })).count()
     }
 
-    /// How many charges it holds.
+    /// Returns the number of charges that are not refunded.
     pub fn keeps(&self) -> usize {
         self.charges().saturating_sub(self.refunds + self.transfers)
     }

@@ -1,12 +1,12 @@
-//! Paying: one order from its creation to its end, in both services and at the gateway.
+//! Models one order from its creation to its end, in both services and at the gateway.
 //!
-//! The rules that are run are the services' own: [`Order`] and [`Payment`], what a record of one asks of the other as it
-//! is read from its bytes, what is [`due`](payment_service::due) at the gateway, and whether a record has had its
-//! effect. At any step a process may die, an answer be lost, a request arrive after it was given up, the gateway forget
-//! the key, a record be set aside and put back, and somebody cancel the order.
+//! The rules are production code: [`Order`] and [`Payment`], the decoding of each other's records, which gateway call is
+//! [`due`](payment_service::due), and whether a record has already had its effect. At any step a process may crash, an
+//! answer may be lost, a request may arrive after its timeout, the gateway may forget the key, a record may be
+//! dead-lettered and replayed, and a customer may cancel the order.
 //!
-//! One thing is taken for granted: a request to charge arrives within half of the gateway's memory, or never. Left out:
-//! that payment-service goes on from an older copy of its store, which its relay refuses
+//! The model assumes that a charge request arrives within half of the time for which the gateway remembers keys, or
+//! never. It leaves out a payment-service on an older copy of its store, because the relay refuses that
 //! ([`publishing`](crate::publishing)).
 
 mod gateway;
@@ -26,38 +26,39 @@ pub use self::{
     service::{Decided, Record, Service},
 };
 
-/// What the promise rests on. Each can be switched off.
+/// The rules that the promises depend on. Each can be disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defence {
-    /// A record's effect and the inbox's offset are committed together.
+    /// The effect of a record and the inbox's offset are committed together.
     OffsetWithTheEffect,
-    /// What was decided is committed only if nothing else happened to the stream in between.
+    /// A decision is committed only if the stream has not changed since the decision.
     ExpectedVersion,
     /// The intent to charge is on disk before the gateway is called.
     IntentBeforeTheCall,
-    /// Every call for a payment has the same key.
+    /// Every gateway call for a payment has the same idempotency key.
     IdempotencyKey,
-    /// Once the gateway may have forgotten the key, it is asked before it is called.
+    /// Once the gateway may have forgotten the key, the charge is looked up before it is repeated.
     AskWhenTheKeyMayBeForgotten,
-    /// A call ends before the next one for the same payment begins.
+    /// A gateway call ends before the next one for the same payment begins.
     OneCallAtATime,
-    /// A decline is taken only if the gateway's records do not say otherwise.
+    /// A decline is accepted only if the gateway's records do not contradict it.
     ADeclineIsConfirmed,
-    /// A call without an answer is made again, and not taken for a refusal.
+    /// A call without an answer is retried, and not treated as a decline.
     NoAnswerIsNoOutcome,
-    /// Where nothing was charged, a refund sees to it that nothing will be.
+    /// If nothing was charged, a refund prevents every later charge.
     RefundBarsTheKey,
-    /// A record that has had its effect has none when it is read again. A second line: whatever is read again, both
-    /// domains know already, and nothing fails without it.
+    /// A record that has had its effect is recognized by its recorded cause, and has no effect when it is read again.
+    /// This is a second line of defence: both domains are idempotent without it, and no property fails without it.
     CauseIsRecorded,
-    /// Both lines: it has none because its cause is recorded, or because the domains know what it says.
+    /// Both lines together: a record that is read again has no effect, because its cause is recorded or because the
+    /// domains are idempotent.
     CauseOrEffectIsKnown,
-    /// A request id names its order, and so a repeat finds it.
+    /// The request id determines the order id, so a repeated request finds its order.
     RequestNamesTheOrder,
 }
 
 impl Defence {
-    /// All that something fails without.
+    /// All defences without which a property fails.
     pub const NEEDED: [Self; 11] = [
         Self::OffsetWithTheEffect,
         Self::ExpectedVersion,
@@ -72,7 +73,7 @@ impl Defence {
         Self::RequestNamesTheOrder,
     ];
 
-    /// The properties that fail without it. There may be others.
+    /// Returns properties that fail without this defence. Others may fail, too.
     pub fn guards(self) -> &'static [&'static str] {
         match self {
             Self::OffsetWithTheEffect => &[properties::AGREED],
@@ -91,38 +92,38 @@ impl Defence {
     }
 }
 
-/// The model, and how much may happen in it.
+/// The model and its limits.
 #[derive(Clone, Debug)]
 pub struct Paying {
-    /// The defence that is switched off, if any.
+    /// The disabled defence, if any.
     pub off: Option<Defence>,
-    /// What may go wrong.
+    /// The number of faults at the start.
     pub faults: Faults,
 }
 
 impl Paying {
-    /// Enough for each defence to be needed.
+    /// Allows just enough faults that every defence is needed.
     pub fn new(off: Option<Defence>) -> Self {
         Self { off, faults: Faults { crashes: 1, network: 2, aside: 1, reviews: 1, contradictions: 1 } }
     }
 }
 
-/// How much may go wrong.
+/// The number of faults that may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Faults {
-    /// Processes that die.
+    /// Crashes of processes.
     pub crashes: u8,
-    /// Requests that are given up, and answers that are lost.
+    /// Requests that time out, and answers that are lost.
     pub network: u8,
-    /// Records that are set aside and put back, or that are read twice.
+    /// Records that are dead-lettered and replayed, or read twice.
     pub aside: u8,
-    /// Times that the gateway cannot tell, or refuses a refund.
+    /// Times that the gateway does not know the result of a charge, or refuses a refund.
     pub reviews: u8,
-    /// Times that the gateway declines what it has charged.
+    /// Times that the gateway answers a successful charge with a decline.
     pub contradictions: u8,
 }
 
-/// Everything there is.
+/// A state of the whole system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     /// order-service.
@@ -131,44 +132,44 @@ pub struct State {
     pub payment: Service<Payment, PaymentEvent, payment::Command>,
     /// The gateway.
     pub gateway: Gateway,
-    /// What is on its way to the gateway.
+    /// Requests to the gateway that are in flight.
     pub requests: Vec<Request>,
-    /// How old the order is.
+    /// The age of the order.
     pub age: Age,
-    /// What may still go wrong.
+    /// The faults that may still happen.
     pub faults: Faults,
 }
 
 /// A request to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request {
-    /// What it asks for.
+    /// The requested operation.
     pub asks: Asks,
-    /// Whether anybody waits for the answer.
+    /// True while payment-service waits for the answer.
     pub awaited: bool,
 }
 
-/// What a request asks for.
+/// The operation that a request asks the gateway for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Asks {
-    /// To charge.
+    /// Charges.
     Charge,
-    /// What became of the charge.
+    /// Looks up the result of the charge.
     Find,
-    /// The same, of one that was declined.
+    /// Looks up the result of a charge that was declined.
     Confirm,
-    /// To let nothing stay charged.
+    /// Refunds the charge, or prevents it.
     Refund,
 }
 
-/// How old an order is, by what the gateway remembers.
+/// The age of an order, relative to how long the gateway remembers its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Age {
-    /// Every key of it is remembered for long.
+    /// Less than half of that time is over.
     Young,
-    /// The first half of the memory is over.
+    /// More than half of that time is over.
     PastHalf,
-    /// The first key that may have been used is forgotten.
+    /// The gateway may have forgotten the key.
     Forgotten,
 }
 
@@ -193,54 +194,54 @@ pub enum Who {
     Payment,
 }
 
-/// What may happen.
+/// A step of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Happens {
-    /// Somebody cancels the order.
+    /// A customer cancels the order.
     Cancel,
-    /// A service reads a record, the next one or one that was put back, and decides.
+    /// A service reads a record, the next one or a replayed one, and decides.
     Reads(Who, Record),
-    /// It commits what its inbox has decided.
+    /// A service commits the decision of its inbox.
     CommitsInbox(Who),
-    /// It commits what a call or an answer has led to.
+    /// A service commits the decision of a call or of a gateway's answer.
     CommitsCall(Who),
-    /// A record is set aside, to be put back.
+    /// A record is dead-lettered. It is replayed later.
     SetAside(Who, Record),
-    /// A record is put where it will be read again.
+    /// A record that was read before will be read again.
     ReadAgain(Who, usize),
     /// payment-service calls the gateway.
     Calls,
-    /// The gateway gets a request, and its answer arrives if anybody waits for it.
+    /// A request arrives at the gateway. Its answer arrives if payment-service waits for it.
     Arrives(Request, Reply),
-    /// A request is given up; it may still arrive.
+    /// A request times out. It may still arrive.
     GivesUp(Request),
-    /// A process dies.
+    /// A process crashes.
     Crash(Who),
     /// Time passes.
     Ages,
-    /// A person finds out what became of the money.
+    /// A person settles a payment that needs review.
     Settles,
 }
 
-/// What the gateway makes of a request.
+/// The gateway's reply to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// What was asked for.
+    /// The requested result.
     Well,
     /// A decline.
     Declines,
-    /// A decline of what it has charged.
+    /// A decline, although the order was charged.
     Contradicts,
-    /// It cannot tell, or refuses the refund.
+    /// The gateway does not know the result, or refuses the refund.
     NeedsReview,
-    /// What was asked for, and the answer is lost.
+    /// The request has its effect, and the answer is lost.
     Lost,
 }
 
-/// What the order is about.
+/// Returns the details of the modelled order.
 fn details(amount: i64) -> Details {
     Details {
-        money: Money::new(amount, "USD").expect("an amount"),
+        money: Money::new(amount, "USD").expect("the amount and the currency are valid"),
         request_id: "r-1".to_owned(),
         customer_id: String::new(),
         metadata: Default::default(),

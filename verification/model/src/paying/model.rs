@@ -1,4 +1,4 @@
-//! What may happen next, and what comes of it.
+//! The steps that are possible in a state, and the state after each.
 
 use order_service::{
     order::{self, Order, OrderEvent},
@@ -22,7 +22,7 @@ impl Paying {
         self.off == Some(defence)
     }
 
-    /// What is due at the gateway, if it may be called for.
+    /// Returns the gateway call that is due, if another call may begin now.
     fn due(&self, state: &State) -> Option<Due> {
         let Payment::Known { state: payment, .. } = &state.payment.state else { return None };
         let under_way = state.requests.iter().filter(|request| request.awaited).count()
@@ -32,7 +32,7 @@ impl Paying {
         due(payment, age.duration(), MEMORY).filter(|_| under_way < at_most)
     }
 
-    /// What goes on by itself.
+    /// Returns the steps that happen without a fault and without a customer.
     fn progress(&self, state: &State) -> Vec<Happens> {
         let mut next = Vec::new();
         let orders = state.order.next(state.payment.log.len()).map(|record| Happens::Reads(Who::Order, record));
@@ -55,7 +55,7 @@ impl Paying {
         next
     }
 
-    /// Whether nothing more happens by itself.
+    /// Returns true if the system is idle: without a fault or a customer, no step is left.
     pub fn is_quiet(&self, state: &State) -> bool {
         self.progress(state).is_empty()
     }
@@ -102,7 +102,7 @@ impl Paying {
         }
     }
 
-    /// What a person finds in the gateway's books, and does about it.
+    /// A person looks the payment up in the gateway's records, and settles it.
     fn settle(&self, state: &mut State) -> Option<()> {
         let Payment::Known { state: payment::State::NeedsReview { review, .. }, .. } = &state.payment.state else {
             return None;
@@ -117,7 +117,7 @@ impl Paying {
                 Settlement::NotCharged
             }
             (Review::RefundRefused(_), _) => {
-                gateway.transfers = 1; // it is only told again, should the telling be lost
+                gateway.transfers = 1; // a repeat records the same transfer again
                 Settlement::Refunded { reference: "transfer".to_owned() }
             }
         };
@@ -207,7 +207,7 @@ impl Model for Paying {
         }
         let may_pass = match state.age {
             Age::Young => true,
-            // What was sent has arrived by then, or never will.
+            // A request that was sent has arrived by then, or never will.
             Age::PastHalf => !state.requests.iter().any(|request| request.awaited),
             Age::Forgotten => false,
         };
@@ -290,7 +290,7 @@ impl Model for Paying {
             }
             Happens::Settles => self.settle(&mut state)?,
         }
-        // A question that nobody waits for changes nothing.
+        // A lookup without a waiting caller changes nothing.
         state.requests.retain(|request| request.awaited || matches!(request.asks, Asks::Charge | Asks::Refund));
         state.requests.sort_unstable();
         Some(state)

@@ -1,4 +1,4 @@
-//! What holds in every state, and what is reached.
+//! The properties that hold in every state, and the end states that must be reachable.
 
 use oncelog::aggregate::Aggregate as _;
 use order_service::order::{self, Order, Rejection, State as Of};
@@ -7,30 +7,30 @@ use stateright::Property;
 
 use super::{Defence, Faults, Paying, State, details};
 
-/// Whatever dies, is lost or is repeated.
+/// Holds through crashes, lost answers and repeated requests.
 pub const CHARGED_ONCE: &str = "one order is charged at most once";
-/// By the gateway, or by a person.
-pub const GIVEN_BACK_ONCE: &str = "what was charged is given back at most once";
-/// No money moves before.
-pub const INTENT_FIRST: &str = "nothing is charged whose intent is not recorded";
-/// A record is read as often as it likes.
+/// Counts refunds of the gateway and of a person.
+pub const GIVEN_BACK_ONCE: &str = "a charge is refunded at most once";
+/// The intent is on disk before any money moves.
+pub const INTENT_FIRST: &str = "nothing is charged before the intent to charge is recorded";
+/// A record may be read any number of times.
 pub const ONE_EFFECT: &str = "every record has its effect at most once";
-/// Neither a service, nor the gateway, nor a person says what contradicts what was known.
-pub const NO_CONTRADICTION: &str = "nothing that anyone says is refused by another";
-/// A repeat is answered as the first call was.
-pub const SAME_REQUEST: &str = "the same request makes no second order, and another one under its id is refused";
-/// Cancelled, refunded or failed.
-pub const NOT_LEFT_CHARGED: &str = "when all is quiet, an order that is not paid is not left charged";
-/// And so nobody is served who has not paid.
-pub const PAID_IS_CHARGED: &str = "when all is quiet, a paid order is charged";
-/// Nothing is stuck, and nothing was forgotten.
-pub const AGREED: &str = "when all is quiet, order and payment have ended, in the same way";
-/// The checker went where it matters.
+/// A report never contradicts what its receiver has recorded.
+pub const NO_CONTRADICTION: &str = "no service refuses what the other service, the gateway or a person reports";
+/// A repeated request gets the answer of the first one.
+pub const SAME_REQUEST: &str = "the same request makes no second order, and another request under its id is refused";
+/// Such an order is cancelled, refunded or failed.
+pub const NOT_LEFT_CHARGED: &str = "when the system is idle, an order that is not paid is not left charged";
+/// No order is delivered without payment.
+pub const PAID_IS_CHARGED: &str = "when the system is idle, a paid order is charged";
+/// No order or payment is stuck, and no record was lost.
+pub const AGREED: &str = "when the system is idle, order and payment have ended in the same way";
+/// The checker reaches every end state of an order.
 pub const REACHED: [&str; 4] = [
-    "an order is paid, after as many faults as there may be",
-    "an order fails, after as many faults as there may be",
-    "an order is cancelled, after as many faults as there may be",
-    "an order is refunded, after as many faults as there may be",
+    "an order is paid after the maximum number of faults",
+    "an order fails after the maximum number of faults",
+    "an order is cancelled after the maximum number of faults",
+    "an order is refunded after the maximum number of faults",
 ];
 
 pub(super) fn all() -> Vec<Property<Paying>> {
@@ -69,7 +69,7 @@ pub(super) fn all() -> Vec<Property<Paying>> {
 }
 
 fn of(state: &State) -> &Of {
-    let Order::Known { state, .. } = &state.order.state else { unreachable!("it begins with its creation") };
+    let Order::Known { state, .. } = &state.order.state else { unreachable!("the log begins with OrderCreated") };
     state
 }
 

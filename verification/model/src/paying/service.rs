@@ -1,6 +1,6 @@
-//! A service: its log, which is its topic too, its inbox, and one caller beside that.
+//! A service: its log, its inbox, and one concurrent caller. The log also serves as its topic.
 //!
-//! That every event of a log is read once and in order is what [`publishing`](crate::publishing) shows.
+//! [`publishing`](crate::publishing) shows that every event of a log is read once and in order.
 
 use oncelog::{
     aggregate::{Aggregate, decide_once},
@@ -10,52 +10,52 @@ use uuid::Uuid;
 
 use super::Defence;
 
-/// An event and the record that led to it, by its place in the other service's log.
+/// An event, and the record that caused it: its offset in the other service's log.
 type Recorded<E> = (E, Option<usize>);
 
-/// A service.
+/// A service with one order or payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service<A, E, C> {
-    /// The aggregate, as its log tells.
+    /// The aggregate, folded from the log.
     pub state: A,
-    /// What it has recorded of the order.
+    /// The recorded events of the order.
     pub log: Vec<Recorded<E>>,
-    /// Where its inbox stands. What led to nothing may be read again after a crash.
+    /// The next offset that the inbox reads. Records without an effect may be read again after a crash.
     pub read: usize,
-    /// The same, in the store.
+    /// The inbox's offset in the store.
     pub stored: usize,
-    /// Records that were set aside and will be put back.
+    /// Dead-lettered records that will be replayed.
     pub aside: Vec<usize>,
-    /// What the inbox has decided and not committed yet.
+    /// The uncommitted decision of the inbox.
     pub inbox: Option<Decided<E, C>>,
-    /// The same of a call, or of an answer.
+    /// The uncommitted decision of a call, or of a gateway's answer.
     pub caller: Option<Decided<E, C>>,
-    /// Whether it has refused what the other service, the gateway or a person said.
+    /// True if it has refused a report of the other service, the gateway or a person.
     pub refused: bool,
 }
 
-/// A decision that is yet to be committed.
+/// A decision that is not committed yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Decided<E, C> {
     command: C,
-    /// The record that it comes from.
+    /// The record that caused it.
     record: Option<Record>,
-    /// How long the log was.
+    /// The length of the log at the decision.
     expected: usize,
     events: Vec<E>,
 }
 
-/// A record in the hands of the inbox.
+/// A record that the inbox processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
-    /// Its place in the other service's log.
+    /// Its offset in the other service's log.
     pub offset: usize,
-    /// Whether it was put back.
+    /// True if it is a replayed dead letter.
     pub put_back: bool,
 }
 
 impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
-    /// A service that has recorded this.
+    /// Returns a service that has recorded these events.
     pub fn new(events: Vec<E>) -> Self {
         let (state, log, aside) = (A::default(), Vec::new(), Vec::new());
         let mut service = Self { state, log, read: 0, stored: 0, aside, inbox: None, caller: None, refused: false };
@@ -68,19 +68,19 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
         self.log.extend(events.into_iter().map(|event| (event, cause)));
     }
 
-    /// Dies, and forgets everything but its store.
+    /// Crashes. Only the store is left.
     pub fn crash(&mut self) {
         self.read = self.stored;
         (self.inbox, self.caller) = (None, None);
     }
 
-    /// Sets a record aside, to be put back later.
+    /// Dead-letters a record. It is replayed later.
     pub fn set_aside(&mut self, record: Record) {
         self.aside.push(record.offset);
         self.pass(record);
     }
 
-    /// Whether no record has led to a second event.
+    /// Returns true if no record caused more than one event.
     pub fn each_record_led_to_one_event(&self) -> bool {
         let mut causes: Vec<_> = self.log.iter().filter_map(|(_, cause)| *cause).collect();
         let in_all = causes.len();
@@ -89,7 +89,7 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
         causes.len() == in_all
     }
 
-    /// The records that the inbox may go on with: the next one of the topic, and one that was put back.
+    /// Returns the records that the inbox may process: the next one of the topic, and the first replayed one.
     pub fn next(&self, topic: usize) -> impl Iterator<Item = Record> + use<A, E, C> {
         let next = Some(self.read).filter(|read| *read < topic).map(|offset| Record { offset, put_back: false });
         let put_back = self.aside.first().map(|offset| Record { offset: *offset, put_back: true });
@@ -97,12 +97,12 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
         next.into_iter().chain(put_back).filter(move |_| is_free)
     }
 
-    /// Whether the inbox, and a caller, are about to commit.
+    /// Returns whether the inbox and a caller have an uncommitted decision.
     pub fn doors(&self) -> (bool, bool) {
         (self.inbox.is_some(), self.caller.is_some())
     }
 
-    /// Loads and decides what a record asks for. One that leads to nothing needs no commit.
+    /// Decides the command of a record. Without events there is nothing to commit.
     pub fn take(&mut self, record: Record, command: Option<C>, off: Option<Defence>) {
         let decided = command.and_then(|command| self.decide(command, Some(record), off));
         if off == Some(Defence::OffsetWithTheEffect) {
@@ -115,12 +115,12 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
         }
     }
 
-    /// Loads and decides what a caller asks for.
+    /// Decides the command of a caller.
     pub fn call(&mut self, command: C, off: Option<Defence>) {
         self.caller = self.decide(command, None, off).filter(|decided| !decided.events.is_empty());
     }
 
-    /// Commits what was decided, if nothing came in between; otherwise decides it again.
+    /// Commits a decision if the log has not changed since. Otherwise decides again.
     pub fn commit(&mut self, decided: Decided<E, C>, off: Option<Defence>) {
         let Decided { command, record, expected, events } = decided;
         if expected != self.log.len() && off != Some(Defence::ExpectedVersion) {
@@ -158,7 +158,7 @@ impl<A: Aggregate<Event = E, Command = C>, E, C> Service<A, E, C> {
         }
     }
 
-    /// The aggregate as it would be, had a record never been read.
+    /// Returns the aggregate without the effects of a record.
     fn without_effects_of(&self, record: Record) -> A {
         let mut state = A::default();
         let others = self.log.iter().filter(|(_, cause)| *cause != Some(record.offset));
