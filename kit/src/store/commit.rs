@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::table::{Row, RowUpdate};
 use crate::event::{NewEvent, StreamId, Version};
+use crate::store::table::{Row, RowUpdate};
 
 /// Everything that happens in one step.
 #[derive(Default)]

@@ -2,11 +2,15 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use super::{
-    Location, OpenError, ReadError, StoreId, StoreIdentity, TopicPartition,
-    sqlite::{events, readers::Readers, schema},
+use crate::{
+    event::{Event, Position, StreamId},
+    store::{
+        commit::TopicPartition,
+        error::{OpenError, ReadError},
+        location::{Location, StoreId, StoreIdentity},
+        sqlite::{events, readers::Readers, schema},
+    },
 };
-use crate::event::{Event, Position, StreamId};
 
 /// The log of a store, read beside the process that writes it.
 pub struct Log {

@@ -2,8 +2,8 @@
 
 use std::{borrow::Cow, time::SystemTime};
 
-use super::error::BoxError;
 use crate::event::{Event, StreamId};
+use crate::store::error::BoxError;
 
 /// A read table: one row for each stream, computed from the stream's events.
 ///

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     event::{Event, EventId, Position, StreamId, Version, from_micros},
     runtime::trace_context::TraceContext,
-    store::TopicPartition,
+    store::commit::TopicPartition,
 };
 
 const COLUMNS: &str = "position, stream, version, id, type, time, causation, traceparent, tracestate, payload";

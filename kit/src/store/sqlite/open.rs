@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     event::Position,
-    store::{OpenError, StoreId, StoreIdentity, TableSource},
+    store::{
+        error::OpenError,
+        location::{StoreId, StoreIdentity},
+        table::TableSource,
+    },
 };
 
 /// A store that is open for writing.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::schema;
-use crate::store::ReadError;
+use crate::store::error::ReadError;
 
 /// The number of connections that a disk can keep busy.
 const CONNECTIONS: usize = 4;

@@ -12,7 +12,10 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::{events, facts, schema, tables};
 use crate::{
     event::Position,
-    store::{OpenError, TableSource, error::BoxError},
+    store::{
+        error::{BoxError, OpenError},
+        table::TableSource,
+    },
 };
 
 /// The fact that holds the version of the read table.

@@ -7,7 +7,10 @@ use uuid::Uuid;
 
 use crate::{
     event::Position,
-    store::{OpenError, StoreId, StoreIdentity},
+    store::{
+        error::OpenError,
+        location::{StoreId, StoreIdentity},
+    },
 };
 
 /// Marks the file as one of ours: "evst".

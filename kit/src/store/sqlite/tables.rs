@@ -8,10 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     event::{StreamId, from_micros, to_micros},
-    store::{
-        Column, Query, Row, RowUpdate, StoredRow, Table, Value,
-        table::{Kind, Order},
-    },
+    store::table::{Column, Kind, Order, Query, Row, RowUpdate, StoredRow, Table, Value},
 };
 
 impl ToSql for Value {

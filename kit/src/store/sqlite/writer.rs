@@ -15,8 +15,9 @@ use crate::{
     event::{Event, Position, StreamId, Version, to_micros},
     runtime::fault::{self, Step},
     store::{
-        Append, Commit, CommitError, OffsetMove, Table,
+        commit::{Append, Commit, CommitError, OffsetMove},
         metrics::{EventType, StoreMetrics},
+        table::Table,
     },
 };
 
