@@ -4,9 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
 use oncelog::{
-    app::{self, NoArgs},
-    edge::listener::ListenArgs,
-    kafka::args::KafkaArgs,
+    app::{self, KafkaArgs, ListenArgs, NoArgs},
     store::Location,
 };
 use order_service::OrderService;

@@ -10,8 +10,9 @@ use std::{
 
 use contracts::{money::Money, orders::OrderEvent, payments::PaymentEvent};
 use oncelog::{
-    kafka::{client::Client, record::Received, tail::Tail},
-    runtime::stop::Stop,
+    embedded::Tail,
+    kafka::{client::Client, record::Received},
+    runtime::Stop,
 };
 use prost_types::Timestamp;
 

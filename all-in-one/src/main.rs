@@ -15,11 +15,10 @@ use std::{
 
 use oncelog::{
     app::{self, Service as _, cli},
-    edge::listener,
-    embedded::{self, EmbeddedBroker},
+    edge::bind,
+    embedded::{self, Cluster, EmbeddedBroker},
     event::StreamId,
-    kafka::cluster::Cluster,
-    runtime::{failure::Failure, stop, supervisor::Supervisor, telemetry},
+    runtime::{Failure, Shutdown, Supervisor, init_logs, on_signals},
     store::Store,
 };
 use order_service::OrderService;
@@ -37,19 +36,19 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    telemetry::init(LevelFilter::WARN);
+    init_logs(LevelFilter::WARN);
     cli::exit(serve(config).await)
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let started = SystemTime::now();
-    let shutdown = stop::on_signals().map_err(Failure::configuration)?;
+    let shutdown = on_signals().map_err(Failure::configuration)?;
     fs::create_dir_all(&config.data_dir).map_err(|error| {
         Failure::configuration(format!("cannot use the directory {}: {error}", config.data_dir.display()))
     })?;
-    let order_listener = listener::bind(config.listen, "--listen").await?;
-    let payment_listener = listener::bind(config.payment_listen, "--payment-listen").await?;
-    let kafka_listener = listener::bind(config.kafka_listen, "--kafka-listen").await?;
+    let order_listener = bind(config.listen, "--listen").await?;
+    let payment_listener = bind(config.payment_listen, "--payment-listen").await?;
+    let kafka_listener = bind(config.kafka_listen, "--kafka-listen").await?;
     let kafka = kafka_listener.local_addr().map_err(Failure::configuration)?;
     let (order_config, payment_config) = (config.order_service(kafka), config.payment_service(kafka));
     let orders = app::open_store(&order_config)?;
@@ -91,7 +90,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Says once that the stop was heard, and never ends.
-async fn announce(shutdown: &stop::Shutdown) -> Infallible {
+async fn announce(shutdown: &Shutdown) -> Infallible {
     shutdown.cancelled().await;
     let _ = writeln!(io::stdout(), "\nstopping…");
     std::future::pending().await

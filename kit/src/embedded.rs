@@ -20,10 +20,11 @@ use tokio::{
 
 use crate::{
     inbox::dead_letters,
-    kafka::client::{self, Client, Consumer, LogToTracing},
+    kafka::client::{self, Consumer, LogToTracing},
     relay::checkpoint,
 };
 
+pub use crate::kafka::{client::Client, cluster::Cluster, record::Received, tail::Tail};
 pub use rdkafka::types::RDKafkaApiKey as ApiKey;
 pub use rdkafka::types::RDKafkaRespErr as ErrorCode;
 

@@ -14,11 +14,10 @@ use contracts::{
 };
 use oncelog::{
     aggregate::{Cause, Loaded, ReadTable as _},
-    app::{self, Config, NoArgs},
-    edge::listener::ListenArgs,
+    app::{self, Config, KafkaArgs, ListenArgs, NoArgs},
+    embedded::Cluster,
     event::{StreamId, Version},
-    kafka::{args::KafkaArgs, cluster::Cluster},
-    runtime::stop::Shutdown,
+    runtime::Shutdown,
     store::{Append, Commit, Location, Store},
 };
 use order_service::{

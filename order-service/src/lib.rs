@@ -16,10 +16,10 @@ pub mod fuzzing {
 }
 
 use oncelog::{
+    TopicSpec,
     app::{Context, Info, NoArgs, Part, Parts, Service},
     inbox::Follow,
-    kafka::topics::TopicSpec,
-    runtime::failure::Failure,
+    runtime::Failure,
 };
 
 pub use self::orders_table::{OrdersTable, unfinished};

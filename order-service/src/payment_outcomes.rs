@@ -1,10 +1,7 @@
 //! The reader of `payment-events`: what the outcome of a payment means to its order.
 
 use contracts::payments::PaymentEvent;
-use oncelog::{
-    inbox::Instruction,
-    kafka::record::{Incoming, Unreadable},
-};
+use oncelog::inbox::{Incoming, Instruction, Unreadable};
 
 use crate::order::{Command, PaymentFailure, PaymentOutcome};
 

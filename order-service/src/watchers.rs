@@ -11,9 +11,9 @@ use std::{
 use futures_util::{Stream, stream};
 use oncelog::{
     aggregate::Loaded,
-    edge::call_error::CallError,
+    edge::CallError,
     event::{Event, StreamId, Version},
-    runtime::stop::Stop,
+    runtime::Stop,
     store::{ReadError, Store},
 };
 use tokio::sync::watch;

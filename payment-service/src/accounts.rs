@@ -5,14 +5,16 @@ use std::time::SystemTime;
 
 use oncelog::{
     aggregate::Payload as _,
+    audit::{AuditError, Case, ConsumedRecord, ExtraChecks, Finding, Findings},
     event::{Event, StreamId},
-    operations::audit::{AuditError, Case, ConsumedRecord, ExtraChecks, Finding, Findings},
-    runtime::failure::chain,
+    runtime::chain,
 };
 
 use crate::{
-    gateway::args::{GatewayLocation, LedgerArgs},
-    gateway::statement::{Line, Lines, Statement},
+    gateway::{
+        args::{GatewayLocation, LedgerArgs},
+        statement::{Line, Lines, Statement},
+    },
     payment::{Payment, PaymentEvent, State},
 };
 

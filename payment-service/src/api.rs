@@ -9,13 +9,9 @@ use contracts::proto::payments::v1::{
 use oncelog::{
     aggregate::{Cause, ExecuteError, Loaded, Streams},
     app::Service as _,
-    edge::{
-        call_error::{CallError, Violation},
-        listener,
-        page::{Page, Place},
-    },
+    edge::{CallError, MAX_REQUEST, Page, Place, Violation},
     event::StreamId,
-    runtime::trace_context::TraceContext,
+    runtime::TraceContext,
     store::StoredRow,
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
@@ -31,7 +27,7 @@ const SERVICE: &str = crate::PaymentService::INFO.name;
 /// The routes of the service.
 pub(crate) fn routes(streams: Streams<PaymentsTable>) -> Routes {
     let service = PaymentServiceServer::new(Payments { streams })
-        .max_decoding_message_size(listener::MAX_REQUEST)
+        .max_decoding_message_size(MAX_REQUEST)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
     Routes::new(service)

@@ -16,13 +16,7 @@ use contracts::money::Money;
 use oncelog::{
     aggregate::{Cause, ExecuteError, Loaded, Streams},
     event::StreamId,
-    runtime::{
-        failure::chain,
-        fault,
-        metrics::{self, Outcome, Silence},
-        spans::{Attribute, SpanKind, Spans},
-        stop::Stop,
-    },
+    runtime::{Attribute, Outcome, Silence, SpanKind, Spans, Stop, chain, durations, fault, outcomes},
     store::CommitError,
 };
 use prometheus_client::{
@@ -73,16 +67,8 @@ pub(crate) struct Calls {
 impl Calls {
     pub(crate) fn new() -> Self {
         Self {
-            made: metrics::outcomes(&[
-                "charged",
-                "declined",
-                "refunded",
-                "voided",
-                "refund_refused",
-                "unknown",
-                "no_answer",
-            ]),
-            duration: metrics::durations(),
+            made: outcomes(&["charged", "declined", "refunded", "voided", "refund_refused", "unknown", "no_answer"]),
+            duration: durations(),
             silence: Silence::default(),
         }
     }

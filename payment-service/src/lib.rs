@@ -16,10 +16,10 @@ mod payments_table;
 use std::sync::Arc;
 
 use oncelog::{
+    TopicSpec,
     app::{Context, Info, Part, Parts, Service},
     inbox::Follow,
-    kafka::topics::TopicSpec,
-    runtime::failure::Failure,
+    runtime::Failure,
 };
 
 use self::{

@@ -3,8 +3,7 @@
 use contracts::orders::OrderEvent;
 use oncelog::{
     aggregate::PayloadError,
-    inbox::Instruction,
-    kafka::record::{Incoming, Unreadable},
+    inbox::{Incoming, Instruction, Unreadable},
 };
 
 use crate::payment::Command;

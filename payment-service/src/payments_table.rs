@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use oncelog::{
     aggregate::{Loaded, ReadTable},
-    edge::page::Page,
+    edge::Page,
     event::StreamId,
     store::{Column, Query, ReadError, Row, RowUpdate, Store, StoredRow, Table},
 };

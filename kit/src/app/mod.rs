@@ -17,7 +17,6 @@ pub use self::{
     serve::{open_store, run},
     service::{Context, Info, Part, Parts, Service},
 };
-pub use crate::operations::audit::NoArgs;
 use crate::{
     aggregate::ReadTable as _,
     edge::{health, listener},
@@ -28,6 +27,7 @@ use crate::{
     runtime::{failure::Failure, stop, telemetry},
     store::{Log, Store},
 };
+pub use crate::{edge::ListenArgs, kafka::args::KafkaArgs, operations::audit::NoArgs};
 
 /// The program of a service. Its whole `main` is:
 ///

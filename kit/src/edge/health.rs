@@ -39,7 +39,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// The subcommand `health`: asks the service that listens on an address whether it is ready. For containers, which
 /// have no curl.
-pub fn check(listen: SocketAddr) -> Result<(), Failure> {
+pub(crate) fn check(listen: SocketAddr) -> Result<(), Failure> {
     let reachable = match listen.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
         ip if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listen.port())),
@@ -63,7 +63,7 @@ fn readyz(address: SocketAddr) -> io::Result<String> {
 }
 
 /// The health of one service.
-pub struct Health {
+pub(crate) struct Health {
     reporter: HealthReporter,
     /// The service's full name in its contract; the empty name means the same.
     name: &'static str,
@@ -77,24 +77,24 @@ pub struct Health {
 
 impl Health {
     /// Ready from the start: a store that is open can write until it fails to.
-    pub fn new(store: &Store, name: &'static str, has_inbox: bool) -> Self {
+    pub(crate) fn new(store: &Store, name: &'static str, has_inbox: bool) -> Self {
         let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(true));
         Self { reporter, name, store: store.writable(), ready, others: Vec::new(), has_inbox }
     }
 
     /// Another name: not serving once nobody has answered for long.
-    pub fn with_dependency(mut self, name: &'static str, silence: Silence) -> Self {
+    pub(crate) fn with_dependency(mut self, name: &'static str, silence: Silence) -> Self {
         self.others.push((name, silence));
         self
     }
 
     /// `grpc.health.v1.Health`.
-    pub fn grpc(&self) -> HealthServer<HealthService> {
+    pub(crate) fn grpc(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
 
     /// `/livez`: the process answers. `/readyz`: callers may come.
-    pub fn http(&self) -> Router {
+    pub(crate) fn http(&self) -> Router {
         let ready = self.ready.subscribe();
         let readyz = move || {
             let ready = *ready.borrow();
@@ -104,7 +104,7 @@ impl Health {
     }
 
     /// Keeps the answers true until asked to stop.
-    pub async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
+    pub(crate) async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
         let mut told = None;
         loop {
             // What cannot be read is nothing new: the store tells that by itself.

@@ -74,7 +74,7 @@ pub async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failur
 }
 
 /// Health and metrics, as [`routes`] has them too.
-pub fn ops(health: &Health, metrics: &Metrics) -> Router {
+pub(crate) fn ops(health: &Health, metrics: &Metrics) -> Router {
     health.http().merge(metrics.http())
 }
 
@@ -83,7 +83,7 @@ pub fn ops(health: &Health, metrics: &Metrics) -> Router {
 ///
 /// # Panics
 /// If the descriptors are not what the build made.
-pub fn routes(
+pub(crate) fn routes(
     services: Routes,
     descriptors: &[u8],
     http: Router,
@@ -116,7 +116,7 @@ pub fn routes(
 /// Holds back the first calls, connected as they may be, until store and cluster are known to belong together: what an
 /// older copy of the store took could not be brought together with what the newer one has published. A cluster that is
 /// away is not waited for beyond some seconds.
-pub async fn wait_for_cluster(mut agreed: watch::Receiver<bool>, stop: &Stop) {
+pub(crate) async fn wait_for_cluster(mut agreed: watch::Receiver<bool>, stop: &Stop) {
     tokio::select! {
         () = stop.requested() => {}
         closed = async { agreed.wait_for(|agreed| *agreed).await.is_err() } => {
@@ -129,7 +129,12 @@ pub async fn wait_for_cluster(mut agreed: watch::Receiver<bool>, stop: &Stop) {
 }
 
 /// Serves the routes until asked to stop, then accepts no more calls and finishes the ones at hand.
-pub async fn serve(listener: TcpListener, routes: Router, tls: Option<Arc<Tls>>, stop: Stop) -> Result<(), Infallible> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    tls: Option<Arc<Tls>>,
+    stop: Stop,
+) -> Result<(), Infallible> {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     if let Some(tls) = tls.clone() {

@@ -28,7 +28,7 @@ use crate::{
 
 /// The metrics of one service. Clones are the same.
 #[derive(Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     store: Store,
     /// See [`RelayMetrics`].
     pub relay: RelayMetrics,
@@ -42,7 +42,7 @@ pub struct Metrics {
 
 /// How far relay and inbox are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// How many events are stored and not published.
     pub unpublished: u64,
     /// How long the oldest of them has waited.
@@ -53,7 +53,7 @@ pub struct Progress {
 
 impl Metrics {
     /// The metrics of the service that has this store, writes one topic and reads another; `more` adds its own.
-    pub fn new(
+    pub(crate) fn new(
         store: &Store,
         topic: &str,
         follows: impl IntoIterator<Item = &'static str>,
@@ -159,7 +159,7 @@ impl Metrics {
     }
 
     /// `GET /metrics`.
-    pub fn http(&self) -> Router {
+    pub(crate) fn http(&self) -> Router {
         let metrics = self.clone();
         Router::new().route(
             "/metrics",
@@ -174,7 +174,7 @@ impl Metrics {
     }
 
     /// How far relay and inbox are.
-    pub async fn progress(&self) -> Result<Progress, ReadError> {
+    pub(crate) async fn progress(&self) -> Result<Progress, ReadError> {
         let (head, published) = (*self.store.head().borrow(), self.relay.published.load(Ordering::Relaxed));
         let unpublished = head.0.saturating_sub(published);
         let waiting_since = match unpublished {

@@ -1,10 +1,18 @@
 //! The edge of a service: its port, TLS, health, metrics, errors and pages.
 
-pub mod call_error;
+pub(crate) mod call_error;
 mod deadline;
-pub mod health;
-pub mod listener;
-pub mod message_json;
-pub mod metrics;
-pub mod page;
-pub mod tls;
+pub(crate) mod health;
+pub(crate) mod listener;
+pub(crate) mod message_json;
+pub(crate) mod metrics;
+pub(crate) mod page;
+pub(crate) mod tls;
+
+pub use self::{
+    call_error::{CallError, Violation},
+    listener::{ListenArgs, MAX_REQUEST, bind},
+    message_json::MessageJson,
+    page::{Page, Place},
+    tls::TlsArgs,
+};

@@ -56,7 +56,7 @@ enum TlsError {
 }
 
 /// The certificates as they are now.
-pub struct Tls {
+pub(crate) struct Tls {
     files: Files,
     current: RwLock<Current>,
 }
@@ -74,7 +74,7 @@ struct Current {
 
 impl Tls {
     /// Reads the files that the flags name; `None` where they name none.
-    pub fn open(args: &TlsArgs) -> Result<Option<Arc<Self>>, Failure> {
+    pub(crate) fn open(args: &TlsArgs) -> Result<Option<Arc<Self>>, Failure> {
         let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else { return Ok(None) };
         let files = Files { cert, key, client_ca: args.tls_client_ca.clone() };
         let wrong = |error: TlsError| Failure::configuration(format!("TLS: {error}"));

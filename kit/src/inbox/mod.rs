@@ -8,6 +8,9 @@
 //! and its offsets are in it, so a rebalance could only add ways to fail.
 
 mod consumer;
+#[cfg(not(feature = "verification"))]
+mod dead_letters;
+#[cfg(feature = "verification")]
 pub mod dead_letters;
 mod decisions;
 mod error;
@@ -20,6 +23,7 @@ use std::{collections::HashMap, future, sync::Arc, time::Instant};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
+pub use self::reader::{Follow, Instruction, Reader};
 use self::{
     consumer::{Consumer, Lag},
     dead_letters::DeadLetters,
@@ -28,11 +32,11 @@ use self::{
     metrics::RecordOutcome,
     progress::{Offsets, Progress},
 };
-pub use self::{
-    error::InboxError,
-    metrics::InboxMetrics,
-    reader::{Follow, Instruction, Reader},
-};
+#[cfg(feature = "verification")]
+pub use self::{error::InboxError, metrics::InboxMetrics};
+#[cfg(not(feature = "verification"))]
+pub(crate) use self::{error::InboxError, metrics::InboxMetrics};
+pub use crate::kafka::record::{Incoming, Unreadable};
 use crate::{
     aggregate::ReadTable,
     event::Position,

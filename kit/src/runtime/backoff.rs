@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pauses between attempts at one thing, and whether its failure was said.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     pause: Duration,
     said: bool,
     doing: String,
@@ -20,24 +20,24 @@ pub struct Backoff {
 
 impl Backoff {
     /// What is being done, for the two lines: `publishing to order-events`; and what counts the failed attempts.
-    pub fn new(doing: String, failures: Vec<Counter>) -> Self {
+    pub(crate) fn new(doing: String, failures: Vec<Counter>) -> Self {
         Self { pause: SHORTEST, said: false, doing, failures }
     }
 
     /// Whether something is broken that was said to be.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.said
     }
 
     /// Says what is wrong, unless it was said already.
-    pub fn say(&mut self, error: &(dyn Error + 'static)) {
+    pub(crate) fn say(&mut self, error: &(dyn Error + 'static)) {
         if !std::mem::replace(&mut self.said, true) {
             tracing::warn!(error = chain(error), "{} waits", self.doing);
         }
     }
 
     /// [`say`](Self::say), then pause, for longer each time.
-    pub fn wait(&mut self, stop: &Stop, error: &(dyn Error + 'static)) {
+    pub(crate) fn wait(&mut self, stop: &Stop, error: &(dyn Error + 'static)) {
         for counter in &self.failures {
             counter.inc();
         }
@@ -48,7 +48,7 @@ impl Backoff {
     }
 
     /// All is well.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.pause = SHORTEST;
         if std::mem::take(&mut self.said) {
             tracing::info!("{} goes on", self.doing);

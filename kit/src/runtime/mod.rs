@@ -1,12 +1,22 @@
-//! What every other room stands on: tasks that are watched over, shutdown, backoff, spans, logs, and fault points.
+//! What every other room stands on: supervised tasks, shutdown, backoff, tracing, logs, and fault points.
 
-pub mod backoff;
-pub mod failure;
+pub(crate) mod backoff;
+pub(crate) mod failure;
 pub mod fault;
-pub mod metrics;
-pub mod pace;
-pub mod spans;
-pub mod stop;
-pub mod supervisor;
-pub mod telemetry;
-pub mod trace_context;
+pub(crate) mod metrics;
+pub(crate) mod pace;
+pub(crate) mod spans;
+pub(crate) mod stop;
+pub(crate) mod supervisor;
+pub(crate) mod telemetry;
+pub(crate) mod trace_context;
+
+pub use self::{
+    failure::{Failure, chain},
+    metrics::{Outcome, Silence, durations, outcomes},
+    spans::{Attribute, Span, SpanKind, Spans},
+    stop::{Shutdown, Stop, on_signals},
+    supervisor::Supervisor,
+    telemetry::init as init_logs,
+    trace_context::TraceContext,
+};

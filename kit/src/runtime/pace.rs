@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 ///
 /// The virtual scheduling form of the leaky bucket (ITU-T I.371).
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     interval: Duration,
     /// How much of what was not done is made up for at most.
     slack: Duration,
@@ -16,12 +16,12 @@ pub struct Pace {
 
 impl Pace {
     /// One per `interval`, and up to `burst` of them at once after a pause.
-    pub fn new(interval: Duration, burst: u32) -> Self {
+    pub(crate) fn new(interval: Duration, burst: u32) -> Self {
         Self { interval, slack: interval * burst.saturating_sub(1), due: Instant::now() }
     }
 
     /// How long the next one is to wait. It is taken as done then.
-    pub fn next(&mut self, now: Instant) -> Duration {
+    pub(crate) fn next(&mut self, now: Instant) -> Duration {
         let wait = self.due.saturating_duration_since(now + self.slack);
         self.due = self.due.max(now) + self.interval;
         wait

@@ -17,10 +17,7 @@ use oncelog::{
         topics::{Topic, TopicSpec},
     },
     relay::{Publication, Relay, RelayError, RelayMetrics},
-    runtime::{
-        spans::Spans,
-        stop::{Shutdown, Stop},
-    },
+    runtime::{Shutdown, Spans, Stop},
     store::{Location, Store, StoreIdentity},
     testing::eventually,
 };

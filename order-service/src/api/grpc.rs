@@ -10,11 +10,8 @@ use contracts::proto::orders::v1::{
 };
 use futures_util::{Stream, StreamExt as _};
 use oncelog::{
-    edge::{call_error::CallError, listener::MAX_REQUEST},
-    runtime::{
-        spans::{Attribute, SpanKind},
-        trace_context::TraceContext,
-    },
+    edge::{CallError, MAX_REQUEST},
+    runtime::{Attribute, SpanKind, TraceContext},
 };
 use tonic::{Request, Response, Status, codec::CompressionEncoding, metadata::MetadataMap, service::Routes};
 

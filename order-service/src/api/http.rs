@@ -20,14 +20,8 @@ use contracts::proto::orders::v1::Order;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http_body_util::LengthLimitError;
 use oncelog::{
-    edge::{
-        call_error::{CallError, Violation},
-        listener::MAX_REQUEST,
-    },
-    runtime::{
-        spans::{Attribute, SpanKind},
-        trace_context::TraceContext,
-    },
+    edge::{CallError, MAX_REQUEST, Violation},
+    runtime::{Attribute, SpanKind, TraceContext},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 

@@ -8,7 +8,7 @@ use std::{
 use contracts::proto::orders::v1::{
     CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderState, RecordedEvent,
 };
-use oncelog::edge::call_error::Violation;
+use oncelog::edge::Violation;
 use prost_types::Timestamp;
 use serde::{
     Deserialize, Deserializer, Serialize,

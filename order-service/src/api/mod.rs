@@ -7,17 +7,14 @@ mod openapi;
 mod requests;
 
 use axum::Router;
-use contracts::{
-    orders::TOPIC,
-    proto::orders::v1::{self as message},
-};
+use contracts::{orders::TOPIC, proto::orders::v1 as message};
 use futures_util::{Stream, StreamExt as _};
 use oncelog::{
     aggregate::{Cause, ExecuteError, Loaded, Streams},
     app::Context,
-    edge::{call_error::CallError, message_json::MessageJson, page::Place},
+    edge::{CallError, MessageJson, Place},
     event::{Event, StreamId, Version},
-    runtime::{spans::Spans, trace_context::TraceContext},
+    runtime::{Spans, TraceContext},
     store::StoredRow,
 };
 use tonic::service::Routes;

@@ -7,10 +7,7 @@ use contracts::{
     proto::orders::v1::{CreateOrderRequest, ListOrdersRequest, OrderState},
 };
 use oncelog::{
-    edge::{
-        call_error::{CallError, Violation},
-        page::Page,
-    },
+    edge::{CallError, Page, Violation},
     event::StreamId,
 };
 use prost_types::Timestamp;

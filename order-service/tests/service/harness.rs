@@ -6,7 +6,7 @@ use contracts::proto::orders::v1::order_service_client::OrderServiceClient;
 use oncelog::{
     app::{NoArgs, Service as _},
     embedded::EmbeddedBroker,
-    runtime::failure::Failure,
+    runtime::Failure,
     store::Store,
     testing::RunningService,
 };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
-use oncelog::runtime::failure::Failure;
+use oncelog::runtime::Failure;
 
 use super::simulated::Simulated;
 

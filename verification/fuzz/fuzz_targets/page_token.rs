@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use oncelog::edge::page::Page;
+use oncelog::edge::Page;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (i32, &str, &str)| {

@@ -1,8 +1,8 @@
-"""Reads a topic from its beginning to its end as it is now, and prints each record as a line of JSON.
+"""Reads a topic from its beginning to its current end, and prints each record as a line of JSON.
 
-It shares no code with the services: Confluent's client, and protobuf classes made from the published contracts.
-Usage: read_topic.py BROKERS TOPIC [MODULE MESSAGE], where MODULE holds the class MESSAGE. Without them the values are
-printed as the text they are.
+It shares no code with the services. It uses Confluent's client and protobuf classes generated from the published
+contracts. Usage: read_topic.py BROKERS TOPIC [MODULE MESSAGE], where MODULE contains the class MESSAGE. Without them,
+the values are printed as text.
 """
 
 import importlib
@@ -27,7 +27,7 @@ def main(brokers, topic, module=None, message=None):
     while unread:
         record = consumer.poll(30)
         if record is None:
-            sys.exit(f"{topic}: nothing for 30 s, with partitions {sorted(unread)} unread")
+            sys.exit(f"{topic}: no record for 30 s, and partitions {sorted(unread)} are not read to the end")
         if record.error():
             if record.error().code() != KafkaError._PARTITION_EOF:
                 sys.exit(f"{topic}: {record.error()}")
@@ -38,7 +38,7 @@ def main(brokers, topic, module=None, message=None):
             continue
         headers = {name: value.decode() for name, value in record.headers() or []}
         if "ce_id" not in headers:
-            continue  # no event: written there by the tests, to be set aside by whoever reads it
+            continue  # not an event: the tests write such records, and the services dead-letter them
         event = event_class()
         event.ParseFromString(record.value())
         print(json.dumps({

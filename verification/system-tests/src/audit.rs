@@ -1,5 +1,5 @@
-//! The audits of both services find nothing where all is well, and each fault that is planted in a copy of a store, in the
-//! gateway's ledger, or in a topic.
+//! The audits of both services find nothing in sound stores, and find each fault that is planted in a copy of a store, in
+//! the gateway's ledger, or in a topic.
 
 use std::{fs, path::Path};
 
@@ -19,9 +19,9 @@ use crate::{
 
 const ORDERS: usize = 50;
 
-/// A change of the copy of a store or of a ledger, and what the audit says of it.
+/// A change to a copy of a store or of a ledger, and the audit's findings.
 struct Plant {
-    /// Which file, of which service.
+    /// The changed file. It also determines the service whose audit runs.
     file: &'static str,
     change: &'static str,
     found: &'static [&'static str],
@@ -32,7 +32,7 @@ const PLANTS: [Plant; 12] = [
     Plant {
         file: "orders.db",
         change: "UPDATE events SET payload = CAST(payload || x'a00601' AS BLOB) WHERE position = 7",
-        // What it led to in the other service is no concern of this one's.
+        // The audit of order-service does not check the effects in payment-service.
         found: &["its value is not the one that is stored"],
     },
     Plant {
@@ -48,7 +48,8 @@ const PLANTS: [Plant; 12] = [
     },
     Plant {
         file: "orders.db",
-        change: "INSERT INTO events SELECT position + 1, stream, version + 1, zeroblob(16), type, time, causation,
+        change: "INSERT INTO events (position, stream, version, id, type, time, causation, traceparent, payload)
+                 SELECT position + 1, stream, version + 1, zeroblob(16), type, time, causation,
                  traceparent, payload FROM events WHERE position = (SELECT max(position) FROM events)",
         found: &["has had a second effect", "is not in order-events"],
     },
@@ -93,7 +94,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     services.orders.place("order", ORDERS)?;
     ground.reader.wait_until(&brokers, "order-events", |records| records.len() >= 2 * ORDERS)?;
     for service in [&services.orders, &services.payments] {
-        expect(service, &brokers, None, &[]).context("beside the running service")?;
+        expect(service, &brokers, None, &[]).context("while the service runs")?;
     }
     services.stop()?;
     for (number, Plant { file, change, found }) in PLANTS.iter().enumerate() {
@@ -106,16 +107,16 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         let service = if *file == "orders.db" { &services.orders } else { &services.payments };
         expect(service, &brokers, Some(&copy), found).with_context(|| format!("after {change}"))?;
     }
-    println!("    {} plants in stores and ledgers: each is found, and nothing else", PLANTS.len());
+    println!("    {} faults planted in stores and ledgers: each is found, and nothing else", PLANTS.len());
 
     publish_again(&brokers, "order-events")?;
     expect(&services.orders, &brokers, None, &["is there twice", "is an event that the store does not know"])
         .context("after a record was published again")?;
-    println!("    plants in a topic: found by their places");
+    println!("    faults planted in a topic: found, with partition and offset");
     Ok(vec![("audit", (PLANTS.len() + 2, Vec::new()))])
 }
 
-/// Audits, and expects just these findings, in any order.
+/// Runs an audit, and expects exactly these findings, in any order.
 fn expect(service: &Service, brokers: &str, copy: Option<&Path>, found: &[&str]) -> anyhow::Result<()> {
     let mut args = vec!["audit".to_owned(), "--wait".to_owned(), "5".to_owned(), "--kafka-brokers".to_owned()];
     args.push(brokers.to_owned());
@@ -129,15 +130,15 @@ fn expect(service: &Service, brokers: &str, copy: Option<&Path>, found: &[&str])
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     let (code, said) = service.subcommand(&args)?;
     let lines: Vec<_> = said.lines().take_while(|line| !line.starts_with("stored events")).collect();
-    ensure!(code == Some(i32::from(!found.is_empty())), "it ended with {code:?}:\n{said}");
-    ensure!(lines.len() == found.len(), "{} findings, not {}:\n{said}", lines.len(), found.len());
+    ensure!(code == Some(i32::from(!found.is_empty())), "the audit ended with {code:?}:\n{said}");
+    ensure!(lines.len() == found.len(), "{} findings instead of {}:\n{said}", lines.len(), found.len());
     for what in found {
-        ensure!(lines.iter().any(|line| line.contains(what)), "it does not say that something {what}:\n{said}");
+        ensure!(lines.iter().any(|line| line.contains(what)), "no finding contains {what:?}:\n{said}");
     }
     Ok(())
 }
 
-/// Publishes one record of a topic again as it is, and one under a position that nobody has reached.
+/// Publishes one record of a topic again: once unchanged, and once with a position that the store has not reached.
 fn publish_again(brokers: &str, topic: &str) -> anyhow::Result<()> {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "again").create()?;

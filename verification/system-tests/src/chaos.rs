@@ -1,8 +1,8 @@
-//! Runs of faults at random, on three brokers, each of which clients reach through a proxy: crash points, kills, frozen
-//! processes, brokers that die alone or together, the wire, the disk, the gateway, bad records put back again and again.
-//! After each run the system goes quiet by itself, and nothing is lost, double, or out of order.
+//! Runs random faults on three brokers, each behind a proxy: crash points, kills, frozen processes, brokers that are
+//! killed alone or together, connections, disks, the gateway, and bad records that are replayed again and again.
+//! After each run the system must become idle without help, with no event lost, duplicated or out of order.
 //!
-//! The stores and topics of one call live through all of its runs, so the last audit is over everything.
+//! All runs of one call share their stores and topics, so the last audit covers everything.
 
 use std::{
     thread,
@@ -21,29 +21,30 @@ use crate::{
     world::World,
 };
 
-/// How many faults a run has.
+/// The number of faults in a run.
 const FAULTS: u64 = 3;
 
-/// How often of a hundred an order must be paid again before the next fault comes.
+/// The percentage of faults after which an order must be paid before the next fault.
 const ALONE: u32 = 60;
 
-/// After how many runs the books are compared with what a foreign reader sees of both topics, from the beginning.
+/// After this many runs, the answers of all calls are compared with the whole of both topics, as the Python reader sees
+/// them.
 const BOOKS: u64 = 5;
 
-/// Longer than a transaction may be open, and than any time-out of a client.
+/// Longer than the transaction timeout, and than every timeout of a client.
 const FROZEN: Duration = Duration::from_secs(12);
 
-/// How long brokers, wires, disks and gateways are broken at most, in milliseconds.
+/// The maximum duration of a fault in brokers, connections, disks and the gateway, in milliseconds.
 const BROKEN: u64 = 4000;
 
-/// The same of the gateway: the pauses before it is called again double each time, and some payments fail three times
-/// more by themselves.
+/// The maximum duration of a gateway fault. It is short because the backoff doubles with each failed call, and some
+/// payments fail three more times without a fault.
 const GATEWAY: Duration = Duration::from_millis(1200);
 
-/// What is measured after a fault.
+/// The title of the recovery times.
 const RECOVERED: &str = "until an order is paid again after";
 
-/// What can happen.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     CrashPoint,
@@ -59,7 +60,7 @@ enum Fault {
     Replay,
 }
 
-/// Each, and how often of all.
+/// The weight of each fault in the random choice.
 const CHANCES: [(Fault, u32); 11] = [
     (Fault::CrashPoint, 30),
     (Fault::Kill, 8),
@@ -118,20 +119,20 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     }
     times.print(RECOVERED);
     quiet.print("");
-    println!("    {orders} orders, {} records that are no events, {events} events compared", world.bad_records);
+    println!("    {orders} orders, {} records that are not events, {events} events compared", world.bad_records);
     Ok(vec![("chaos", (events, findings))])
 }
 
-/// What a run leaves to be judged.
+/// The result of a run.
 struct Run {
     placed: u64,
     last_fault: Instant,
-    /// Of the audits beside the load.
+    /// The findings of the audits during the load.
     findings: Vec<String>,
 }
 
-/// One run: load, and faults, some of which come before the one before is over.
-#[expect(clippy::disallowed_methods, reason = "the load has its time between two faults")]
+/// Runs load and faults. Some faults begin before the system has recovered from the one before.
+#[expect(clippy::disallowed_methods, reason = "load between two faults")]
 fn one(
     seed: u64,
     cluster: &mut Cluster,
@@ -142,7 +143,7 @@ fn one(
     let mut chance = fastrand::Rng::with_seed(seed);
     world.start_load(&format!("chaos-{seed}"), seed);
     world.recover()?;
-    let findings = world.audit(&[])?; // beside the load
+    let findings = world.audit(&[])?; // during the load
     let mut last_fault = Instant::now();
     for number in 1..=FAULTS {
         thread::sleep(Duration::from_millis(chance.u64(..800)));
@@ -171,8 +172,8 @@ fn choose(chance: &mut fastrand::Rng) -> Fault {
     Fault::CrashPoint
 }
 
-/// Has it happen, until it is over, and returns what kind it was and what exactly.
-#[expect(clippy::disallowed_methods, reason = "faults last")]
+/// Injects a fault until it is over, and returns its kind and its description.
+#[expect(clippy::disallowed_methods, reason = "the duration of the fault")]
 fn happen(
     fault: Fault,
     chance: &mut fastrand::Rng,
@@ -219,7 +220,7 @@ fn happen(
             let wire = Wire::ALL[chance.usize(..Wire::ALL.len())];
             let times = chance.u32(1..4);
             cluster.proxies.iter().for_each(|proxy| proxy.disturb(number, wire, times));
-            // Some requests are made only when a producer is replaced.
+            // Some requests are sent only when a producer is replaced.
             world.services.of(kind).arm("Commit LoseAnswer 0 1")?;
             thread::sleep(lasting);
             world.services.of(kind).disarm();
@@ -247,9 +248,9 @@ fn happen(
             all("bad records".to_owned())
         }
         Fault::Replay => {
-            world.recover()?; // a cluster that is being mended need not answer an operator at once
+            world.recover()?; // a cluster that recovers from a fault may be slow to answer
             let brokers = cluster.address();
-            // What is no event fails again, and is listed again.
+            // Records that are not events fail again, and are listed again.
             let args = ["dead-letters", "replay", "--all", "--kafka-brokers", &brokers];
             let (code, said) = world.services.of(kind).subcommand(&args)?;
             anyhow::ensure!(code == Some(0), "{code:?}: {said}");

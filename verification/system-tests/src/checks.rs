@@ -1,4 +1,4 @@
-//! What must be true at the end, of what a foreign reader saw and of the gateway's ledger.
+//! Checks the records that the Python reader saw, and the gateway's ledger, at the end of a test.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,10 +7,11 @@ use std::{
 
 use crate::{load::Books, reader::Record};
 
-/// How much was compared, and what is wrong.
+/// The number of compared records, and the findings.
 pub(crate) type Findings = (usize, Vec<String>);
 
-/// Every event once, in the order of its stream, with nothing missing; each order with just these events.
+/// Checks that every event is there once, in the order of its stream, with no gap, and that each order has exactly the
+/// events of `life`.
 pub(crate) fn topic(records: &[Record], books: &Books, life: [&str; 2]) -> Findings {
     let mut findings = each_once_in_order(records);
     let mut lives: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -21,21 +22,21 @@ pub(crate) fn topic(records: &[Record], books: &Books, life: [&str; 2]) -> Findi
         match lives.remove(order.as_str()) {
             Some(events) if events == life => {}
             Some(events) => findings.push(format!("order {order} has {events:?}")),
-            None => findings.push(format!("order {order} was answered and is not there")),
+            None => findings.push(format!("order {order} was answered and is not in the topic")),
         }
     }
-    findings.extend(lives.keys().map(|order| format!("order {order} is there and was never answered")));
+    findings.extend(lives.keys().map(|order| format!("order {order} is in the topic and was never answered")));
     (records.len(), findings)
 }
 
-/// Every event once, in the order of its stream and of its store, with nothing missing.
+/// Checks that every event is there once, in the order of its stream, and that no position of the store is missing.
 pub(crate) fn each_once_in_order(records: &[Record]) -> Vec<String> {
     let mut findings = Vec::new();
     let (mut ids, mut versions) = (HashSet::new(), HashMap::<&str, u64>::new());
     for record in in_order(records) {
         let place = format!("{}@{} ({})", record.partition, record.offset, record.key);
         if !ids.insert(&record.id) {
-            findings.push(format!("twice: {place}"));
+            findings.push(format!("published twice: {place}"));
         }
         if record.id != record.event_id || record.key != record.order_id {
             findings.push(format!("headers and value disagree: {place}"));
@@ -43,7 +44,7 @@ pub(crate) fn each_once_in_order(records: &[Record]) -> Vec<String> {
         let version = versions.entry(&record.key).or_default();
         *version += 1;
         if *version != record.version {
-            findings.push(format!("version {} where {version} should be: {place}", record.version));
+            findings.push(format!("version {} instead of {version}: {place}", record.version));
         }
     }
     let mut sequences: Vec<_> = records.iter().map(|record| record.sequence).collect();
@@ -60,7 +61,7 @@ fn in_order(records: &[Record]) -> Vec<&Record> {
     sorted
 }
 
-/// Each order charged once, and nothing else.
+/// Checks that each order was charged once, and that nothing else was charged.
 pub(crate) fn ledger(charges: &HashMap<String, u64>, books: &Books) -> Findings {
     let mut findings = Vec::new();
     for order in books.values() {
@@ -75,7 +76,7 @@ pub(crate) fn ledger(charges: &HashMap<String, u64>, books: &Books) -> Findings 
     (charges.len(), findings)
 }
 
-/// How often each order was charged.
+/// Returns the number of charges of each order.
 pub(crate) fn charges(ledger: &Path) -> anyhow::Result<HashMap<String, u64>> {
     let ledger = rusqlite::Connection::open(ledger)?;
     let mut query = ledger.prepare("SELECT key, count(*) FROM charges WHERE reference IS NOT NULL GROUP BY key")?;
@@ -83,7 +84,7 @@ pub(crate) fn charges(ledger: &Path) -> anyhow::Result<HashMap<String, u64>> {
     Ok(charges)
 }
 
-/// How often each order was charged, and how many of these charges were not given back: by the gateway's ledger alone.
+/// Returns the number of charges of each order, and how many of them were not refunded, from the gateway's ledger.
 pub(crate) fn charged_and_kept(ledger: &Path) -> anyhow::Result<HashMap<String, (i64, i64)>> {
     let ledger = rusqlite::Connection::open(ledger)?;
     let mut query = ledger.prepare(
@@ -94,7 +95,7 @@ pub(crate) fn charged_and_kept(ledger: &Path) -> anyhow::Result<HashMap<String, 
     Ok(moved.collect::<Result<_, _>>()?)
 }
 
-/// Every event of the store once, at its position, and nothing else.
+/// Checks that every event of the store is published once, with its position, and that nothing else is published.
 pub(crate) fn same_as_store(records: &[Record], store: &Path) -> anyhow::Result<Vec<String>> {
     let mut findings = prefix_of_store(records, store)?;
     let stored: usize =
@@ -105,7 +106,7 @@ pub(crate) fn same_as_store(records: &[Record], store: &Path) -> anyhow::Result<
     Ok(findings)
 }
 
-/// The events of the store from the first one on, each once, at its position.
+/// Checks that the published events are the first ones of the store, each once, with its position.
 pub(crate) fn prefix_of_store(records: &[Record], store: &Path) -> anyhow::Result<Vec<String>> {
     let store = rusqlite::Connection::open(store)?;
     let mut query = store.prepare("SELECT lower(hex(id)) FROM events ORDER BY position")?;
@@ -114,7 +115,7 @@ pub(crate) fn prefix_of_store(records: &[Record], store: &Path) -> anyhow::Resul
     published.sort_unstable();
     let differing = (1..).zip(stored).zip(&published).filter(|(expected, published)| expected != *published);
     let mut findings: Vec<_> =
-        differing.map(|(expected, found)| format!("{found:?} where {expected:?} should be")).collect();
+        differing.map(|(expected, found)| format!("{found:?} instead of {expected:?}")).collect();
     findings.truncate(10);
     Ok(findings)
 }

@@ -1,4 +1,5 @@
-//! The readers under `consumers/`, on topics that also hold what a reader can trip over: all five print the same.
+//! Runs the five readers under `consumers/` on topics that also hold aborted, invalid and repeated records. All must print
+//! the same.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{Ground, Table, kafka::Kafka, reader::Record, services::Services, tools};
 
-/// As many are paid, declined and cancelled.
+/// This many orders are paid, as many are declined, and as many are cancelled.
 const ORDERS: usize = 40;
 
 const READERS: usize = 5;
@@ -49,12 +50,14 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     println!("    {} orders paid, declined and cancelled", 3 * ORDERS);
 
     let skipped = write_what_is_odd(&brokers)?;
-    println!("    and beside them: aborted twice, no event, one event twice, one of a kind that nobody knows yet");
+    println!(
+        "    added: two aborted events, records that are not events, and an event of an unknown type, published twice"
+    );
 
     let compare = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../consumers/compare");
     let said = tools::run(Command::new(compare).arg(&brokers))?;
     said.lines().for_each(|line| println!("    {line}"));
-    // The event of the unknown kind is the one that is more.
+    // One more than the events of the services: the event of an unknown type.
     let expected = format!("{} events, {skipped} skipped", orders.len() + payments.len() + 1);
     let agree = said.lines().filter(|line| line.contains(&expected)).count();
     let findings = if agree == READERS { vec![] } else { vec![format!("{agree} of {READERS} read {expected}")] };
@@ -66,7 +69,8 @@ fn place(url: &str, amount: i64) -> anyhow::Result<String> {
     order["orderId"].as_str().map(str::to_owned).context("an order without an id")
 }
 
-/// Writes to one partition, so that one fetch has it all, and returns how many of the records are no events.
+/// Writes unusual records to one partition, so that one fetch returns them all. Returns the number of records that are not
+/// events.
 fn write_what_is_odd(brokers: &str) -> anyhow::Result<usize> {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", brokers).set("transactional.id", "odd").create()?;
@@ -91,7 +95,7 @@ fn write_what_is_odd(brokers: &str) -> anyhow::Result<usize> {
     let (id, mut newer) = event(false);
     newer.extend([0x9a, 0x06, 0x00]); // field 99, an empty message
 
-    // Aborted, committed and aborted again by one producer: its id alone does not tell what to leave out.
+    // One producer aborts, commits and aborts again: its id alone does not identify the aborted records.
     abort_one()?;
     producer.begin_transaction()?;
     send(Some(&id), Some(&newer))?;
@@ -105,7 +109,7 @@ fn write_what_is_odd(brokers: &str) -> anyhow::Result<usize> {
     Ok(odd.len())
 }
 
-/// The id and the bytes of an event, or of what is around an event.
+/// Returns the id and the bytes of an event. Without `with_what_happened`, its `oneof` is unset.
 fn event(with_what_happened: bool) -> (String, Vec<u8>) {
     let created = OrderCreated { amount: 500, currency_code: "USD".to_owned(), ..Default::default() };
     let event = OrderEvent {

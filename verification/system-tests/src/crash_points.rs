@@ -1,5 +1,6 @@
-//! Each crash point of both services, under load: the process dies before and after every step, does it twice, loses its
-//! answer, fails at it. After each, an order is paid again; at the end nothing is lost, double, or out of order.
+//! Runs each crash point of both services under load. The process crashes before and after every step, repeats the step,
+//! loses its answer, or fails at it. After each, an order must be paid. At the end no event may be lost, duplicated or
+//! out of order.
 
 use std::{
     fmt::Debug,
@@ -12,28 +13,28 @@ use oncelog::runtime::fault::{self, Disturbance};
 
 use crate::{Ground, Table, kafka::Kafka, services::Kind, times::Times, world::World};
 
-/// How long a point may take to be met under load.
+/// Timeout for reaching a crash point under load.
 const MET: Duration = Duration::from_secs(60);
 
-/// After how many points both audits are made beside the load.
+/// After this many points, both audits run during the load.
 const AUDITED: usize = 20;
 
-/// Where one of the services is disturbed.
+/// A step of a service, and the disturbance that is injected there.
 #[derive(Clone, Debug)]
 pub(crate) struct Point {
     pub(crate) service: Kind,
     pub(crate) step: String,
     pub(crate) disturbance: Disturbance,
-    /// What has to happen for the step to be reached.
+    /// The fault that makes the service reach the step, or an empty string.
     pub(crate) before: &'static str,
 }
 
 impl Point {
-    /// Every one there is.
+    /// Returns all crash points.
     pub(crate) fn all() -> Vec<Self> {
         let kit = [Kind::Orders, Kind::Payments].into_iter().flat_map(|service| {
             fault::Step::ALL.into_iter().flat_map(move |step| {
-                // A writer is opened when one was given up, and a transaction is aborted when a record failed.
+                // A writer is opened when one was replaced, and a transaction is aborted when a record failed.
                 let before = [(fault::Step::Open, "Commit LoseAnswer 0 1"), (fault::Step::Abort, "Drain Fail 0 1")];
                 let before = before.into_iter().find(|(of, _)| *of == step).map_or("", |(_, before)| before);
                 Self::of(service, step, step.disturbances(), before)
@@ -64,8 +65,8 @@ impl Point {
         matches!(self.disturbance, Disturbance::CrashBefore | Disturbance::CrashAfter)
     }
 
-    /// Has the service meet the point after it has passed it some times, and starts it again if it died there.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    /// Injects the disturbance after `passes` undisturbed steps, and restarts the service if it crashed there.
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn meet(&self, world: &mut World, passes: u32) -> anyhow::Result<()> {
         let Self { service, step, disturbance, before } = self;
         if step == "SetAside" {
@@ -79,18 +80,18 @@ impl Point {
         loop {
             let service = world.services.of(*service);
             if service.has_ended()? {
-                // What was to bring it about may not have been needed.
+                // The step may have been reached without the fault in `before`.
                 let was_met = !service.looks_out_for(&format!("{step} {disturbance:?} "));
-                ensure!(self.is_crash() && was_met, "{} ended it: {}", met(), service.last_lines());
+                ensure!(self.is_crash() && was_met, "{} ended the process: {}", met(), service.last_lines());
                 service.disarm();
                 return service.start_again();
             }
             if service.has_met_them() && !self.is_crash() {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{} was not met within {MET:?}: {}", met(), service.last_lines());
+            ensure!(Instant::now() < deadline, "{} was not reached within {MET:?}: {}", met(), service.last_lines());
             if step == "SetAside" {
-                // The first ones may have been read before it looked out for them.
+                // The service may have read the first records before it armed the crash point.
                 world.write_bad_records(self.service.reads(), 1)?;
             }
             thread::sleep(Duration::from_millis(20));
@@ -122,7 +123,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     findings.extend(found);
     times.print("until an order is paid again after");
     println!(
-        "    {} points met in {:.0} s, {placed} orders meanwhile; quiet {:.1} s later",
+        "    {} points reached in {:.0} s, {placed} orders meanwhile; idle {:.1} s later",
         points.len(),
         began.elapsed().as_secs_f64(),
         quiet.as_secs_f64()

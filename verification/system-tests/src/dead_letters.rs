@@ -1,4 +1,5 @@
-//! Records that cannot be read, and are put back when they can: each once, whatever is killed meanwhile.
+//! Dead-letters records that cannot be processed yet, and replays them later. Each must be replayed once, although the
+//! replay and the service are killed.
 
 use std::{
     collections::HashSet,
@@ -24,16 +25,16 @@ use crate::{
     services::{Kind, Service},
 };
 
-/// Of these orders it is said that they are paid before they are taken…
+/// The number of orders whose payments arrive before the orders are placed.
 const EARLY: usize = 300;
 
-/// … and of these, though they never are.
+/// The number of payments whose orders are never placed.
 const UNKNOWN: usize = 50;
 
-/// How often a replay is killed before one may finish.
+/// The number of replays that are killed before one may finish.
 const KILLS: u64 = 8;
 
-/// order-service makes order ids of request ids in this namespace.
+/// The UUID namespace in which order-service derives order ids from request ids.
 const REQUEST_IDS: Uuid = Uuid::from_u128(0x8f0c_2f0e_51f6_4b6a_9d0d_6a4c_5e1b_77a3);
 
 const RETRIES: &str = "order-service.retries";
@@ -50,7 +51,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let orders: Vec<_> = early.chain(unknown).collect();
     publish(&brokers, &orders)?;
     wait_for_letters(&service, &brokers, EARLY + UNKNOWN, 1)?;
-    println!("    {} payments of orders that nobody knows: set aside, and listed", EARLY + UNKNOWN);
+    println!("    {} payments of unknown orders: dead-lettered and listed", EARLY + UNKNOWN);
 
     let (code, said) = service.subcommand(&replay(&brokers, &["payment-events/0@999999"]))?;
     ensure!(code == Some(69) && said.contains("nothing was put back"), "{code:?}: {said}");
@@ -65,13 +66,15 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     ensure!(code == Some(0), "{code:?}: {said}");
     let settled = reader.wait_until(&brokers, "order-events", |records| records.len() >= 2 * EARLY)?;
     wait_for_letters(&service, &brokers, UNKNOWN, 2)?;
-    println!("    put back, the replay killed {KILLS} times and the service once; what fails again is listed again");
+    println!(
+        "    replayed, with the replay killed {KILLS} times and the service once; records that fail again are listed again"
+    );
 
     let retried = reader.read(&brokers, RETRIES)?;
     let mut findings = Vec::new();
     let distinct: HashSet<_> = retried.iter().map(|record| &record.id).collect();
     if retried.len() != EARLY + UNKNOWN || distinct.len() != retried.len() {
-        findings.push(format!("{} records of {} letters were put back", retried.len(), distinct.len()));
+        findings.push(format!("{} records of {} dead letters were replayed", retried.len(), distinct.len()));
     }
     expected.sort_unstable();
     let mut paid: Vec<_> = settled.iter().filter(|record| record.event.as_deref() == Some("order_paid")).collect();
@@ -80,9 +83,9 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
         findings.push(format!("{} orders were paid, of {}", paid.len(), expected.len()));
     }
 
-    // One by one, by its id; and nothing is left to put back.
+    // A single dead letter is replayed by its id.
     let letters = letters(&service, &brokers)?;
-    let id = letters[0]["id"].as_str().context("a letter without an id")?;
+    let id = letters[0]["id"].as_str().context("a dead letter without an id")?;
     let (code, said) = service.subcommand(&replay(&brokers, &[id]))?;
     ensure!(code == Some(0) && said.contains("1 put back"), "{code:?}: {said}");
     Ok(vec![("dead letters", (retried.len() + paid.len(), findings))])
@@ -102,8 +105,8 @@ fn letters(service: &Service, brokers: &str) -> anyhow::Result<Vec<Value>> {
     said.lines().filter(|line| line.starts_with('{')).map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// Waits until so many letters are listed, each of which has failed so often.
-#[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+/// Waits until `count` dead letters are listed, each with this number of failures.
+#[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
 fn wait_for_letters(service: &Service, brokers: &str, count: usize, failures: u64) -> anyhow::Result<()> {
     for _ in 0..100 {
         let listed = letters(service, brokers)?;
@@ -113,10 +116,10 @@ fn wait_for_letters(service: &Service, brokers: &str, count: usize, failures: u6
         thread::sleep(Duration::from_millis(100));
     }
     let listed = letters(service, brokers)?;
-    anyhow::bail!("{} are listed, not {count} that failed {failures} times: {:?}", listed.len(), listed.first())
+    anyhow::bail!("{} are listed instead of {count} with {failures} failures: {:?}", listed.len(), listed.first())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time is what is varied")]
+#[expect(clippy::disallowed_methods, reason = "the time of the kill varies")]
 fn kill_after(mut command: Command, time: Duration) -> anyhow::Result<()> {
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     thread::sleep(time);
@@ -125,7 +128,7 @@ fn kill_after(mut command: Command, time: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes what payment-service would, of each order.
+/// Publishes a PaymentCompleted event for each order, as payment-service would.
 pub(crate) fn publish(brokers: &str, orders: &[String]) -> anyhow::Result<()> {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", brokers).set("partitioner", "murmur2_random").create()?;

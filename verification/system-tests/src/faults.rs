@@ -1,4 +1,4 @@
-//! Load, and while it runs each service and the broker stopped and killed: then every order must be there, paid once.
+//! Stops and kills each service and the broker under load. At the end every order must be there, and paid once.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 
 type Fault = fn(&mut World) -> anyhow::Result<()>;
 
-/// What happens at which part of the load, in percent.
+/// The faults, and the percentage of the load at which each happens.
 const FAULTS: [(u64, &str, Fault); 8] = [
     (10, "order-service stopped and started", |world| world.services.orders.restart()),
     (20, "payment-service stopped and started", |world| world.services.payments.restart()),
@@ -26,10 +26,10 @@ const FAULTS: [(u64, &str, Fault); 8] = [
     (85, "the broker killed, and started when transactions had timed out", |world| world.kafka.kill_and_start(OUTAGE)),
 ];
 
-/// Longer than a transaction may be open.
+/// Longer than the transaction timeout.
 const OUTAGE: Duration = Duration::from_secs(12);
 
-/// How long the system may take to go quiet after the last order.
+/// The system must become idle within this time after the last order.
 const QUIET: Duration = Duration::from_secs(60);
 
 struct World {
@@ -38,7 +38,7 @@ struct World {
 }
 
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
-    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let directory = tempfile::tempdir().context("cannot create a directory")?;
     let kafka = Kafka::start(&ground.jars, directory.path())?;
     let services = Services::start(&ground.programs, directory.path(), &kafka.address())?;
     let mut world = World { kafka, services };
@@ -48,7 +48,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     })
 }
 
-/// Places the orders, does each fault, and checks what is there when all is quiet.
+/// Places the orders, injects each fault, and checks both topics and the ledger when the system is idle.
 fn load_and_faults(orders: u64, reader: &Reader, world: &mut World) -> anyhow::Result<Table> {
     let began = Instant::now();
     let load = Load::start(&world.services.orders.orders_url(), orders);
@@ -71,7 +71,7 @@ fn load_and_faults(orders: u64, reader: &Reader, world: &mut World) -> anyhow::R
         }
     };
     println!(
-        "{:>6.1} s  quiet {:.1} s after the last order",
+        "{:>6.1} s  idle {:.1} s after the last order",
         began.elapsed().as_secs_f64(),
         asked.elapsed().as_secs_f64()
     );

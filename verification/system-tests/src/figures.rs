@@ -1,4 +1,4 @@
-//! Figures, not a test: latencies, processor time and recovery on one real broker, as a table.
+//! Measures latencies, processor time and recovery on one real broker, and prints a table. It tests nothing.
 //!
 //! `cargo run --release -p system-tests -- --only figures`
 
@@ -30,10 +30,10 @@ use crate::{
 const PARTITIONS: i32 = 3;
 const RESTARTS: usize = 10;
 
-/// How many orders are taken while the broker is away.
+/// The number of orders that are placed while the broker is down.
 const BACKLOG: u64 = 20_000;
 
-/// How many more are taken before the second audit.
+/// The number of further orders before the second audit.
 const MORE: u64 = 60_000;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let _follower = Follower::start(&kafka.address(), &seen)?;
 
     println!("    {:<54} {:>8} {:>8} {:>8}", "", "p50", "p99", "max");
-    // The fast one first: it warms up the broker.
+    // The higher rate comes first, because it warms up the broker.
     for (rate, seconds) in [(1000, 20), (100, 30)] {
         let before = [cpu(&services.orders)?, cpu(&services.payments)?];
         let began = Instant::now();
@@ -75,7 +75,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
             let stop = Arc::new(AtomicBool::new(false));
             let (url, stopped) = (services.orders.orders_url(), Arc::clone(&stop));
             let callers = busy(url, stopped);
-            pause(Duration::from_millis(500)); // in the middle of its work
+            pause(Duration::from_millis(500)); // the service is killed while it works
             let killed = Instant::now();
             let service = if topic == "order-events" { &mut services.orders } else { &mut services.payments };
             service.kill_and_start()?;
@@ -105,7 +105,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     Ok(Table::new())
 }
 
-/// How long both audits take beside the running services, and how much memory they need.
+/// Measures the time and the memory of both audits while the services run.
 fn audits(services: &Services, brokers: &str) -> anyhow::Result<()> {
     for service in [&services.orders, &services.payments] {
         let began = Instant::now();
@@ -135,18 +135,18 @@ fn audits(services: &Services, brokers: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The most memory that a process had so far, in KiB.
+/// Returns the peak memory of a process so far, in KiB.
 fn memory(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }
 
-#[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+#[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
 fn busy(url: String, stop: Arc<AtomicBool>) -> thread::JoinHandle<()> {
     thread::spawn(move || load::place_until(&url, &format!("busy-{}", uuid::Uuid::now_v7()), &stop))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time is what is measured")]
+#[expect(clippy::disallowed_methods, reason = "measurements last a fixed time")]
 fn pause(duration: Duration) {
     thread::sleep(duration);
 }
@@ -157,7 +157,7 @@ fn row(what: &str, mut durations: Vec<Duration>) {
     println!("    {what:<54} {:>5.0} ms {:>5.0} ms {:>5.0} ms", at(0.5), at(0.99), at(1.0));
 }
 
-/// The processor time of a process so far, in seconds.
+/// Returns the processor time of a process so far, in seconds.
 fn cpu(service: &Service) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", service.process_id()))?;
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -165,24 +165,24 @@ fn cpu(service: &Service) -> anyhow::Result<f64> {
     Ok((ticks(11)? + ticks(12)?) / 100.0) // user and system time, in hundredths of a second
 }
 
-/// When a `read_committed` reader saw what.
+/// The times at which a `read_committed` reader saw events.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Times>>);
 
 #[derive(Default)]
 struct Times {
-    /// How many payment events of each order there were, and when the newest one came.
+    /// The number of payment events of each order, and the time of the newest one.
     payments: HashMap<String, (u32, Instant)>,
     newest: HashMap<String, Instant>,
 }
 
 impl Seen {
-    /// When the order's payment was seen to be completed.
+    /// Waits for the PaymentCompleted event of the order, and returns when it was seen.
     fn completed(&self, order: &str) -> anyhow::Result<Instant> {
         self.wait(|times| times.payments.get(order).filter(|(events, _)| *events == 2).map(|(_, time)| *time))
     }
 
-    /// When the first record came to a topic after a moment.
+    /// Waits for the first record of a topic after a moment, and returns when it was seen.
     fn first_after(&self, topic: &str, moment: Instant) -> anyhow::Result<Instant> {
         self.wait(|times| times.newest.get(topic).copied().filter(|time| *time > moment))
     }
@@ -193,17 +193,17 @@ impl Seen {
             if let Some(time) = found(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
                 return Ok(time);
             }
-            ensure!(Instant::now() < deadline, "nothing was seen for {PATIENCE:?}");
+            ensure!(Instant::now() < deadline, "the expected event was not seen within {PATIENCE:?}");
             pause(Duration::from_millis(1));
         }
     }
 }
 
-/// Follows both topics from their ends. Stops when dropped.
+/// Reads both topics from their current ends. Stops when dropped.
 struct Follower(Arc<AtomicBool>);
 
 impl Follower {
-    #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+    #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     fn start(brokers: &str, seen: &Seen) -> anyhow::Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
@@ -234,7 +234,7 @@ impl Follower {
                 }
             }
         });
-        pause(Duration::from_secs(1)); // until it is at the ends
+        pause(Duration::from_secs(1)); // the consumer has to find the ends first
         Ok(Self(stop))
     }
 }

@@ -1,4 +1,4 @@
-//! Kafka (KRaft) from its jars: one broker, or three.
+//! Starts Kafka (KRaft) from its jars, with one broker or three.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use crate::{proxy::Proxy, services, tools};
 
-/// Fetches the jars, unless they are there, and returns their directory.
+/// Downloads the jars unless they are there, and returns their directory.
 pub(crate) fn jars(kept: &Path) -> anyhow::Result<PathBuf> {
     let directory = kept.join("kafka-jars");
     if !directory.join("complete").exists() {
@@ -43,15 +43,15 @@ impl Kafka {
         Self::start_advertised(jars, directory, address, address)
     }
 
-    /// A broker that clients find only through the proxy.
+    /// Starts a broker that clients reach only through the proxy.
     pub(crate) fn start_behind_a_proxy(jars: &Path, directory: &Path) -> anyhow::Result<(Self, Proxy)> {
         let address = free_address()?;
         let proxy = Proxy::start(address)?;
         Ok((Self::start_advertised(jars, directory, address, proxy.address())?, proxy))
     }
 
-    /// A broker with a second listener: TLS with `broker.pem` of the directory, SCRAM, and no permission that was not
-    /// granted. Whoever comes by the first one may do everything.
+    /// Starts a broker with a second listener: TLS with `broker.pem` of the directory, SCRAM or OAUTHBEARER, and access
+    /// control. On the first listener every client has all permissions.
     pub(crate) fn start_secured(jars: &Path, directory: &Path) -> anyhow::Result<(Self, String)> {
         let (address, secure) = (free_address()?, free_address()?.to_string());
         let besides = secured(&secure);
@@ -76,10 +76,10 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// Starts it, and does not wait until it is up: it may need the others for that.
+    /// Starts the process without waiting until the broker is up, because it may need the other brokers for that.
     fn launch(jars: &Path, directory: &Path, node: &Node<'_>) -> anyhow::Result<Self> {
         fs::write(directory.join("server.properties"), node.properties(directory))?;
-        // 22 characters; each cluster has its own.
+        // A cluster id has 22 characters, and each cluster has its own.
         let cluster = format!("MkU3OEVBNTcwNTJE{:05}g", node.controllers[0].port());
         tools::run(java(jars, directory).args([
             "kafka.tools.StorageTool",
@@ -94,7 +94,7 @@ impl Kafka {
     }
 
     fn wait_until_up(&mut self) -> anyhow::Result<()> {
-        services::wait_until_it_listens(&mut self.process, self.address).context("the broker does not come up")
+        services::wait_until_it_listens(&mut self.process, self.address).context("the broker does not start")
     }
 
     pub(crate) fn set_topic(&self, name: &str, setting: &str) -> anyhow::Result<()> {
@@ -117,7 +117,7 @@ impl Kafka {
         self.tool("kafka.admin.ConfigCommand", &args)
     }
 
-    /// Grants a user operations on a resource; a name that ends with `-` is a prefix.
+    /// Grants a user operations on a resource. A name that ends with `-` is a prefix.
     pub(crate) fn grant(&self, user: &str, resource: &str, name: &str, operations: &[&str]) -> anyhow::Result<()> {
         let principal = format!("User:{user}");
         let pattern = if name.ends_with('-') { "prefixed" } else { "literal" };
@@ -137,7 +137,7 @@ impl Kafka {
         self.address.to_string()
     }
 
-    /// Makes a topic with one partition.
+    /// Creates a topic with one partition.
     pub(crate) fn create_topic(&self, name: &str) -> anyhow::Result<()> {
         let args = ["--create", "--partitions", "1", "--topic", name];
         self.tool("org.apache.kafka.tools.TopicCommand", &args)
@@ -148,8 +148,8 @@ impl Kafka {
         self.start_again()
     }
 
-    /// Kills it, and starts it again after a while.
-    #[expect(clippy::disallowed_methods, reason = "the while")]
+    /// Kills the broker, and starts it again after the given time.
+    #[expect(clippy::disallowed_methods, reason = "the outage")]
     pub(crate) fn kill_and_start(&mut self, after: Duration) -> anyhow::Result<()> {
         self.process.kill()?;
         thread::sleep(after);
@@ -172,7 +172,7 @@ impl Kafka {
     }
 }
 
-/// Three brokers, each of which clients reach through a proxy of its own, and the brokers each other without.
+/// Three brokers, each behind its own proxy. The brokers reach each other without a proxy.
 pub(crate) struct Cluster {
     pub(crate) brokers: Vec<Kafka>,
     pub(crate) proxies: Vec<Proxy>,
@@ -208,7 +208,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where clients find it.
+    /// Returns the addresses of all proxies, for clients.
     pub(crate) fn address(&self) -> String {
         self.proxies.iter().map(|proxy| proxy.address().to_string()).collect::<Vec<_>>().join(",")
     }
@@ -245,24 +245,24 @@ fn spawn(jars: &Path, directory: &Path) -> anyhow::Result<Child> {
     command.spawn().context("cannot start the broker")
 }
 
-/// One broker of a cluster, and its part of the controllers' quorum.
+/// One broker of a cluster, which is also a controller.
 struct Node<'a> {
     number: usize,
     address: SocketAddr,
     advertised: SocketAddr,
-    /// Of each node.
+    /// The controllers' addresses of all nodes.
     controllers: &'a [SocketAddr],
     besides: &'a Listener,
 }
 
-/// A listener besides the plain one.
+/// Settings of an additional listener.
 #[derive(Default)]
 struct Listener {
-    /// `,NAME://address`
+    /// Appended to `listeners`: `,NAME://address`
     listener: String,
-    /// `,NAME:PROTOCOL`
+    /// Appended to `listener.security.protocol.map`: `,NAME:PROTOCOL`
     protocol: String,
-    /// Whole lines.
+    /// Further lines of the properties file.
     more: String,
 }
 

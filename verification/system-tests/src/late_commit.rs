@@ -73,7 +73,7 @@ fn publish(producer: &ThreadedProducer<DefaultProducerContext>, value: &str) -> 
 }
 
 /// The same with the writer: it is not used again, and its successor has fenced the late copy before it begins.
-#[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+#[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
 fn ours(brokers: &str, proxy: &Proxy, reader: &Reader) -> anyhow::Result<Vec<String>> {
     let mut findings = Vec::new();
     let client = Client::new("late-commit", brokers, Vec::new());

@@ -34,7 +34,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts placing this many orders.
-    #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+    #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     pub(crate) fn start(url: &str, orders: u64) -> Self {
         let (placed, books) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Books::new())));
         let callers = (0..CALLERS)
@@ -61,7 +61,7 @@ impl Load {
     }
 
     /// Waits until so many orders are placed.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn wait_for(&self, orders: u64) -> anyhow::Result<()> {
         while self.placed() < orders {
             if self.callers.iter().all(JoinHandle::is_finished) {
@@ -154,7 +154,7 @@ fn order(request_id: &str) -> Value {
 }
 
 /// Makes one call until it has an answer, with the same body each time, as a careful caller does.
-#[expect(clippy::disallowed_methods, reason = "a short pause before it tries again")]
+#[expect(clippy::disallowed_methods, reason = "a short pause between two attempts")]
 pub(crate) fn until_answered(agent: &ureq::Agent, url: &str, body: &Value) -> anyhow::Result<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -76,7 +76,7 @@ pub(crate) struct MixedLoad {
 
 impl MixedLoad {
     /// Starts the callers. `name` keeps their request ids apart from those of others, `seed` says what they do.
-    #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+    #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     pub(crate) fn start(url: &str, name: &str, seed: u64) -> Self {
         let (stop, placed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let books = Arc::new(Mutex::new(Books::new()));

@@ -103,7 +103,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Carries every connection of a free port to the broker.
-    #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+    #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     pub(crate) fn start(broker: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let proxy = Self { address: listener.local_addr()?, broker, shared: Arc::default() };
@@ -176,7 +176,7 @@ impl Proxy {
         Ok(i16::from_be_bytes([code[0], code[1]]))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+    #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     fn carry(&self, mut client: TcpStream) -> io::Result<()> {
         let mut broker = TcpStream::connect(self.broker)?;
         client.set_nodelay(true)?;

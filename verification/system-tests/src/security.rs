@@ -172,7 +172,7 @@ fn oauthbearer(user: &str) -> anyhow::Result<String> {
 }
 
 /// Answers every request with a token for the user: unsigned, which a broker takes that is told of no keys.
-#[expect(clippy::disallowed_methods, reason = "no supervisor here")]
+#[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
 fn token_endpoint(user: &str) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;

@@ -228,7 +228,7 @@ impl Service {
     }
 
     /// Waits until it ends by itself, and returns its exit code.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn wait_until_it_ends(&mut self) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -284,7 +284,7 @@ impl Service {
     }
 
     /// Waits until a line of its log has all these words.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn wait_for_line(&self, words: &[&str]) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !self.last_lines().lines().any(|line| words.iter().all(|word| line.contains(word))) {
@@ -318,7 +318,7 @@ fn spawn(mut command: Command, log: &Path, address: SocketAddr) -> anyhow::Resul
     Ok(process)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+#[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
 pub(crate) fn wait_until_it_listens(process: &mut Child, address: SocketAddr) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(address).is_err() {

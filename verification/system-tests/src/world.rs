@@ -60,7 +60,7 @@ impl World {
     }
 
     /// Places an order and waits until it is paid: how long the system needs to work again.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn recover(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         self.probes += 1;
@@ -88,7 +88,7 @@ impl World {
 
     /// Lets the callers finish, and waits until nothing more happens by itself and both audits find nothing, which must be
     /// so within half a minute of the last fault. Returns how long it was, and what the audits find if it never was.
-    #[expect(clippy::disallowed_methods, reason = "a short pause before it looks again")]
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn go_quiet(&mut self, last_fault: Instant) -> anyhow::Result<(Duration, Vec<String>)> {
         if let Some(load) = self.load.take() {
             self.books.extend(load.finish().with_context(|| self.logs())?);

@@ -1,9 +1,9 @@
 //! Models one order from its creation to its end, in both services and at the gateway.
 //!
-//! The rules are production code: [`Order`] and [`Payment`], the decoding of each other's records, which gateway call is
-//! [`due`](payment_service::due), and whether a record has already had its effect. At any step a process may crash, an
-//! answer may be lost, a request may arrive after its timeout, the gateway may forget the key, a record may be
-//! dead-lettered and replayed, and a customer may cancel the order.
+//! The rules are production code: [`Order`] and [`Payment`], how each service reads the other's records, which gateway
+//! call is [`due`](payment_service::due), and whether a record has already had its effect. At any step a process may
+//! crash, an answer may be lost, a request may arrive after its timeout, the gateway may forget the key, a record may
+//! be dead-lettered and replayed, and a customer may cancel the order.
 //!
 //! The model assumes that a charge request arrives within half of the time for which the gateway remembers keys, or
 //! never. It leaves out a payment-service on an older copy of its store, because the relay refuses that

@@ -1,11 +1,11 @@
-//! As much of a broker as the relay's promise rests on: one log, transactions by epoch, and requests that arrive late.
+//! A minimal broker: one log, transactions that are fenced by epoch, and requests that arrive late.
 
 use oncelog::{event::EventId, relay::checkpoint::Checkpoint};
 
-/// How many producers of one process take turns.
+/// The number of producers of one process. They take turns.
 pub(super) const TURNS: usize = 2;
 
-/// How many processes there may be.
+/// The maximum number of processes.
 pub(super) const PROCESSES: usize = 2;
 
 /// One producer of one process.
@@ -13,31 +13,32 @@ pub(super) const PROCESSES: usize = 2;
 pub struct Producer {
     /// The process.
     pub process: usize,
-    /// Which of its turns; part of the `transactional.id`, which is otherwise the same for all processes.
+    /// The number of the producer in its process. The `transactional.id` contains it, and is otherwise the same for all
+    /// processes.
     pub turn: usize,
 }
 
-/// A record in the log. Those of aborted transactions are left out, for nobody ever reads them.
+/// A record in the log. Aborted records are removed, because no reader ever sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// What was written.
+    /// The written value.
     pub value: Value,
-    /// Who has its transaction open; nobody, once it is committed.
+    /// The producer whose transaction is still open, or `None` if the record is committed.
     pub open: Option<Producer>,
-    /// Whether its publisher ever asked for the commit: what only the checker knows.
+    /// True if its publisher has requested the commit. Only the checker reads this.
     pub meant: bool,
 }
 
-/// What a record holds.
+/// The value of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// An event of a store.
     Event(EventId),
-    /// How far a store is published.
+    /// The position up to which a store is published.
     Checkpoint {
         /// The checkpoint.
         checkpoint: Checkpoint,
-        /// Whether its publisher knew that it was one before: what only the checker knows.
+        /// True if its writer already knew that it was the publisher. Only the checker reads this.
         known: bool,
     },
 }
@@ -45,27 +46,27 @@ pub enum Value {
 /// A request to end a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct End {
-    /// Whose.
+    /// The producer that sent it.
     pub by: Producer,
-    /// Commit, or abort.
+    /// True for a commit, false for an abort.
     pub commit: bool,
 }
 
 /// The broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Broker {
-    /// What was written, in order.
+    /// The records, in the order of their offsets.
     pub log: Vec<Entry>,
-    /// Who has the newest epoch of its `transactional.id`, by process and turn.
+    /// True for a producer with the newest epoch of its `transactional.id`, by process and turn.
     pub newest: [[bool; TURNS]; PROCESSES],
-    /// Copies of requests that are still on their way. Those of older epochs are left out: nothing comes of them.
+    /// Copies of requests that are still in flight. Those of older epochs are removed, because the broker rejects them.
     pub under_way: Vec<End>,
-    /// Whether a publisher has written after its successor did, though it knew of itself.
+    /// True if a publisher that knew of its own claim has written after its successor.
     pub came_back: bool,
 }
 
 impl Broker {
-    /// `init_transactions`: ends what was open under the id, and fences its holders by a new epoch.
+    /// `init_transactions`: aborts open transactions of the id, and fences its other producers with a new epoch.
     pub fn initialize(&mut self, by: Producer, same_id: impl Fn(Producer) -> bool) {
         self.log.retain(|entry| !entry.open.is_some_and(&same_id));
         self.under_way.retain(|end| !same_id(end.by));
@@ -76,17 +77,17 @@ impl Broker {
         self.newest[by.process][by.turn] = true;
     }
 
-    /// Whether a producer's requests are taken.
+    /// Returns true if the producer is not fenced.
     pub fn takes(&self, by: Producer) -> bool {
         self.newest[by.process][by.turn]
     }
 
-    /// Produce.
+    /// `Produce`: appends a record to the producer's open transaction.
     pub fn write(&mut self, by: Producer, value: Value) {
         self.log.push(Entry { value, open: Some(by), meant: false });
     }
 
-    /// `EndTxn`. It knows no transactions by name: it ends whatever its producer has open by now.
+    /// `EndTxn`. The request does not identify a transaction: it ends the one that its producer has open on arrival.
     pub fn end(&mut self, End { by, commit }: End) {
         if !commit {
             self.log.retain(|entry| entry.open != Some(by));
@@ -95,19 +96,19 @@ impl Broker {
         self.compact();
     }
 
-    /// A transaction that stayed open for too long is aborted, and its producer fenced.
+    /// Aborts a transaction that exceeded the transaction timeout, and fences its producer.
     pub fn time_out(&mut self, by: Producer) {
         self.end(End { by, commit: false });
         self.under_way.retain(|end| end.by != by);
         self.newest[by.process][by.turn] = false;
     }
 
-    /// What a producer has open.
+    /// Returns the records of a producer's open transaction.
     pub fn open(&mut self, by: Producer) -> impl Iterator<Item = &mut Entry> {
         self.log.iter_mut().filter(move |entry| entry.open == Some(by))
     }
 
-    /// The events that a `read_committed` reader has seen: everything before the first open transaction.
+    /// Returns the events that a `read_committed` reader sees: all before the first open transaction.
     pub fn events(&self) -> impl Iterator<Item = (&Entry, EventId)> {
         let events = self.log.iter().filter_map(|entry| match entry.value {
             Value::Event(event) => Some((entry, event)),
@@ -116,17 +117,17 @@ impl Broker {
         events.take_while(|(entry, _)| entry.open.is_none())
     }
 
-    /// The newest checkpoint that such a reader has seen.
+    /// Returns the newest checkpoint that a `read_committed` reader sees.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         self.decided().last().map(|(_, checkpoint, _)| checkpoint)
     }
 
-    /// Whether no checkpoint is in an open transaction.
+    /// Returns true if no checkpoint is in an open transaction.
     pub fn is_decided(&self) -> bool {
         self.checkpoints().all(|(entry, ..)| self.log[entry].open.is_none())
     }
 
-    /// Leaves only the newest checkpoint, after a look at who followed whom.
+    /// Removes all checkpoints but the newest. First records whether a replaced publisher has written again.
     fn compact(&mut self) {
         let decided: Vec<_> = self.decided().collect();
         let follow =

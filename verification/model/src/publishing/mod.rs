@@ -1,10 +1,10 @@
-//! Publishing: two processes on one store, or on a store and a copy of it, and what a `read_committed` reader sees.
+//! Models two processes that publish one store, or a store and its copy, to a topic with a `read_committed` reader.
 //!
-//! The rules that are run are the relay's own: [`Transaction`](oncelog::relay::transaction::Transaction) and
-//! [`Claim`](oncelog::relay::claim::Claim). At any step a process may die, stand still for as long as it
-//! likes (a zombie), or lose an answer; a request that it has given up, or sent twice, may arrive at any later time.
+//! The rules are the relay's production code: [`Transaction`](oncelog::relay::transaction::Transaction) and
+//! [`Claim`](oncelog::relay::claim::Claim). At any step a process may crash, pause for any time (a zombie), or lose an
+//! answer. A request that timed out, or was sent twice, may arrive at any later time.
 //!
-//! Left out: that a topic or its checkpoints are lost, and more than one partition.
+//! The model leaves out lost topics, lost checkpoints, and topics with more than one partition.
 
 mod broker;
 mod model;
@@ -16,35 +16,35 @@ pub use self::{
     process::{Doing, Process, Step, Writing},
 };
 
-/// What the promise rests on. Each can be switched off.
+/// The rules that the promise depends on. Each can be disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defence {
-    /// A transaction one of whose records was not acknowledged is aborted.
+    /// A transaction is aborted if one of its records was not acknowledged.
     AbortWhereARecordFailed,
     /// A producer whose request may have been sent twice is never used again.
     RetireASlowProducer,
-    /// Neither is one whose commit or abort failed.
+    /// A producer whose commit or abort failed is never used again.
     RetireAFailedProducer,
-    /// After a commit without an answer, the checkpoint says what became of it.
+    /// After a commit without an answer, the outcome is read from the checkpoint.
     LookUpWhatIsUnknown,
-    /// The checkpoint is read once nobody else can publish any more.
+    /// The checkpoint is read only after all other publishers are fenced.
     FenceBeforeReadingTheCheckpoint,
-    /// A new writer fences every producer of the others, and not only the one it begins with.
+    /// A new writer fences all producers of the other processes, and not only the first.
     FenceEveryTurn,
-    /// A writer opens its producers one after the other, first the one that commits first.
+    /// A writer opens its producers one after the other, starting with the one that commits first.
     OpenTheFirstTurnFirst,
-    /// All processes on a store have the same `transactional.id`s.
+    /// All processes on a store use the same `transactional.id`s.
     FixedTransactionalId,
-    /// Events are published together with the checkpoint that says so.
+    /// Events and their checkpoint are published in one transaction.
     CheckpointInTheSameTransaction,
-    /// A checkpoint names the event that was published last, and not only its position.
+    /// A checkpoint contains the id of the last published event, and not only its position.
     CheckpointNamesItsEvent,
-    /// A process that finds another's checkpoint after its own ends.
+    /// A process ends when it reads the checkpoint of another process after its own.
     GiveWayToTheSuccessor,
 }
 
 impl Defence {
-    /// All of them.
+    /// All defences.
     pub const ALL: [Self; 11] = [
         Self::AbortWhereARecordFailed,
         Self::RetireASlowProducer,
@@ -59,7 +59,7 @@ impl Defence {
         Self::GiveWayToTheSuccessor,
     ];
 
-    /// The property that fails without it. There may be others.
+    /// Returns a property that fails without this defence. Others may fail, too.
     pub fn guards(self) -> &'static str {
         match self {
             Self::AbortWhereARecordFailed
@@ -77,61 +77,61 @@ impl Defence {
     }
 }
 
-/// The model, and how much may happen in it.
+/// The model and its limits.
 #[derive(Clone, Debug)]
 pub struct Publishing {
-    /// The defence that is switched off, if any.
+    /// The disabled defence, if any.
     pub off: Option<Defence>,
-    /// How many events each store has at most.
+    /// The maximum number of events in each store.
     pub events: usize,
-    /// Whether every commit and abort takes so long that it costs its producer.
+    /// True if every commit and abort is so slow that its producer must be replaced.
     pub slow: bool,
-    /// What may go wrong.
+    /// The number of faults at the start.
     pub faults: Faults,
 }
 
 impl Publishing {
-    /// Enough for each defence to be needed.
+    /// Allows just enough faults that every defence is needed.
     pub fn new(off: Option<Defence>) -> Self {
         Self { off, events: 2, slow: false, faults: Faults { crashes: 1, network: 2, time_outs: 1 } }
     }
 
-    /// Nothing goes wrong, but everything takes long.
+    /// A broker without faults on which every commit and abort is slow.
     pub fn on_a_slow_broker() -> Self {
         Self { slow: true, faults: Faults { crashes: 0, network: 0, time_outs: 0 }, ..Self::new(None) }
     }
 }
 
-/// How much may go wrong.
+/// The number of faults that may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Faults {
-    /// Processes that die.
+    /// Crashes of processes.
     pub crashes: u8,
     /// Requests, answers and records that are lost, late or sent twice.
     pub network: u8,
-    /// Open transactions of a running process that the broker ends.
+    /// Open transactions of a running process that the broker aborts after a timeout.
     pub time_outs: u8,
 }
 
-/// Everything there is.
+/// A state of the whole system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// What the broker has.
+    /// The broker.
     pub broker: Broker,
-    /// The process that was there first; and one that was started on a copy of its store.
+    /// The first process, and a second one on a copy of its store.
     pub processes: Vec<Process>,
-    /// What may still go wrong.
+    /// The faults that may still happen.
     pub faults: Faults,
 }
 
-/// What may happen.
+/// A step of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Happens {
-    /// A process is started, or started again.
+    /// A process starts or restarts.
     Start(usize),
     /// A process records an event.
     Append(usize),
-    /// The store is copied, for a second process.
+    /// The store is copied for a second process.
     Copy,
     /// A process opens one of its producers.
     Opens {
@@ -139,15 +139,15 @@ pub enum Happens {
         process: usize,
         /// The producer.
         turn: usize,
-        /// Whether the answer arrives.
+        /// True if the answer arrives.
         answered: bool,
     },
-    /// A process does what else is next.
+    /// A process takes its next step.
     Step(usize, Step),
-    /// A process dies.
+    /// A process crashes.
     Crash(usize),
     /// A late request arrives.
     Arrives(End),
-    /// The broker ends a transaction that was open for too long.
+    /// The broker aborts a transaction that exceeded the transaction timeout.
     TimeOut(Producer),
 }

@@ -1,4 +1,4 @@
-//! What may happen next, and what comes of it.
+//! The steps that are possible in a state, and the state after each.
 
 use oncelog::relay::transaction::Action;
 use stateright::{Model, Property};
@@ -7,7 +7,7 @@ use super::{
     Broker, Doing, Happens, Process, Producer, Publishing, State, Step, Writing, broker::PROCESSES, properties,
 };
 
-/// What may go wrong with what a process does next.
+/// Returns the faults that are possible in the next step of a process.
 fn faults(process: &Process, broker: &Broker) -> &'static [Step] {
     let takes = broker.takes(Producer { process: process.number, turn: process.turn });
     match process.doing {
@@ -27,7 +27,7 @@ fn faults(process: &Process, broker: &Broker) -> &'static [Step] {
 }
 
 impl Publishing {
-    /// What goes on by itself.
+    /// Returns the steps that happen without a fault and without a new event.
     fn progress(&self, state: &State) -> impl Iterator<Item = Happens> {
         let starts = state.processes.iter().filter(|process| process.doing == Doing::Down);
         let opens = state.processes.iter().flat_map(|process| self.opens(process, true));
@@ -44,7 +44,7 @@ impl Publishing {
         process.to_open(self.off).map(move |turn| Happens::Opens { process: number, turn, answered })
     }
 
-    /// Whether nothing more happens by itself.
+    /// Returns true if the system is idle: without a fault or a new event, no step is left.
     pub fn is_quiet(&self, state: &State) -> bool {
         self.progress(state).next().is_none()
     }
@@ -65,7 +65,7 @@ impl Model for Publishing {
             actions.push(Happens::Copy);
         }
         for process in &state.processes {
-            // What it records while it is busy, it looks at only then.
+            // A busy process reads new events only when it looks for work, so it records them only then.
             let looks = matches!(process.doing, Doing::Looking | Doing::Waiting);
             if looks && process.store.len() < self.events {
                 actions.push(Happens::Append(process.number));

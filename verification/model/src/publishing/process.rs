@@ -1,4 +1,4 @@
-//! A process that publishes its store: what `relay.rs` and `writer.rs` do, step by step.
+//! A process that publishes its store: the steps of `relay/mod.rs` and `relay/writer.rs`.
 
 use std::time::Duration;
 
@@ -20,65 +20,65 @@ use super::{
 /// A process and its store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
-    /// Its number.
+    /// The index of the process in the state.
     pub number: usize,
-    /// What it has recorded, in order.
+    /// The recorded events, in order.
     pub store: Vec<EventId>,
-    /// What it knows of itself since it was started.
+    /// Its claim to publish the store. It is new after each start.
     pub claim: Claim,
-    /// Whether it was ever told, since it was started, that it is the publisher: what only the checker knows.
+    /// True if it has learned since its start that it is the publisher. Only the checker reads this.
     pub told: bool,
-    /// How often it was started.
+    /// The number of starts.
     pub starts: u8,
-    /// What it is doing.
+    /// Its current activity.
     pub doing: Doing,
-    /// How far it knows its store to be published.
+    /// The position up to which it knows its store to be published.
     pub position: Position,
-    /// Which producer is next.
+    /// The producer that publishes next.
     pub turn: usize,
 }
 
-/// What a process is doing.
+/// The activity of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doing {
     /// Not running.
     Down,
-    /// Looks whether it may publish at all.
+    /// Reads the checkpoint to find out whether it may publish.
     Looking,
-    /// Opens a writer, which fences every other one.
+    /// Opens a writer, which fences all other writers.
     Opening {
-        /// Which producers are open.
+        /// The producers that are open.
         opened: [bool; TURNS],
     },
-    /// Reads the checkpoint to go on from.
+    /// Reads the checkpoint to resume from.
     Deciding,
     /// Publishes a transaction.
     Writing(Writing),
-    /// Waits for events.
+    /// Waits for new events.
     Waiting,
     /// Has ended for good.
     Refused(Disagreement),
 }
 
-/// A transaction under way.
+/// A transaction in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Writing {
     transaction: Transaction,
-    /// What it waits for.
+    /// The action whose result it waits for.
     pub action: Action,
-    /// The next event.
+    /// The position of the next event to send.
     next: Position,
-    /// The last one.
+    /// The position of the last event.
     last: Position,
     checkpoint: Option<Checkpoint>,
-    /// Whether it only says who publishes.
+    /// True if it publishes no events, only a checkpoint with this process as publisher.
     claims: bool,
 }
 
-/// How a step goes.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Well.
+    /// Success.
     Well,
     /// A record was not acknowledged in time.
     RecordLost,
@@ -86,7 +86,7 @@ pub enum Step {
     SentTwice,
     /// The request had its effect, and the answer was lost.
     AnswerLost,
-    /// The request is still on its way when the producer gives it up.
+    /// The request is still in flight at the producer's timeout, and has its effect later.
     HeldBack,
 }
 
@@ -94,30 +94,30 @@ const QUICK: Duration = Duration::ZERO;
 const SLOW: Duration = SURELY_SENT_ONCE.saturating_add(Duration::from_millis(1));
 
 impl Process {
-    /// A process that is yet to be started, with a copy of a store.
+    /// Returns a process on the given store that is not started yet.
     pub fn new(number: usize, store: Vec<EventId>) -> Self {
         let claim = Claim::new(Publisher(Uuid::nil()));
         Self { number, store, claim, told: false, starts: 0, doing: Doing::Down, position: Position::START, turn: 0 }
     }
 
-    /// Starts, or starts again, knowing nothing but its store.
+    /// Starts or restarts. The process knows only its store.
     pub fn start(&mut self) {
         self.starts += 1;
         self.claim = Claim::new(Publisher(Uuid::from_u128(self.number as u128 * 16 + u128::from(self.starts))));
         self.doing = Doing::Looking;
     }
 
-    /// Dies, and forgets everything but its store.
+    /// Crashes. Only the store is left.
     pub fn crash(&mut self) {
         *self = Self { starts: self.starts, ..Self::new(self.number, std::mem::take(&mut self.store)) };
     }
 
-    /// Whether it is there and has not ended for good.
+    /// Returns true if the process is started and has not ended for good.
     pub fn is_running(&self) -> bool {
         !matches!(self.doing, Doing::Down | Doing::Refused(_))
     }
 
-    /// Whether it has something to do.
+    /// Returns true if the process has a next step.
     pub fn is_busy(&self, broker: &Broker) -> bool {
         match self.doing {
             Doing::Down | Doing::Opening { .. } | Doing::Refused(_) => false,
@@ -127,7 +127,7 @@ impl Process {
         }
     }
 
-    /// Records an event: where it stands, and who recorded it.
+    /// Records an event. Its id encodes the position and the process.
     pub fn append(&mut self) {
         let position = self.store.len() as u128 + 1;
         self.store.push(EventId(Uuid::from_u128(position * 16 + self.number as u128)));
@@ -138,7 +138,7 @@ impl Process {
         self.store.get(before).copied()
     }
 
-    /// Does what is next.
+    /// Takes the next step.
     pub fn step(&mut self, step: Step, broker: &mut Broker, model: &Publishing) {
         let off = model.off;
         match self.doing {
@@ -166,14 +166,14 @@ impl Process {
         }
     }
 
-    /// The producers that it may open now.
+    /// Returns the producers that the process may open now.
     pub fn to_open(&self, off: Option<Defence>) -> impl Iterator<Item = usize> + use<> {
         let opened = if let Doing::Opening { opened } = self.doing { opened } else { [true; TURNS] };
         let at_most = if off == Some(Defence::OpenTheFirstTurnFirst) { TURNS } else { 1 };
         (0..TURNS).filter(move |turn| !opened[*turn]).take(at_most)
     }
 
-    /// Opens a producer. If the answer is lost it begins anew: whether or not the other one was opened.
+    /// Opens a producer. If the answer is lost, it starts over with all producers.
     pub fn opens(&mut self, turn: usize, answered: bool, broker: &mut Broker, off: Option<Defence>) {
         let Doing::Opening { mut opened } = self.doing else { return };
         self.initialize(turn, broker, off);
@@ -194,12 +194,12 @@ impl Process {
         }
     }
 
-    /// What the newest checkpoint says, as the relay judges it.
+    /// Checks the newest checkpoint as the relay does, and returns the position to publish from.
     fn agree(&mut self, broker: &Broker, off: Option<Defence>) -> Result<Position, Disagreement> {
         let Some(checkpoint) = broker.checkpoint() else { return Ok(Position::START) };
         let mut stored = self.event_at(checkpoint.position);
         if off == Some(Defence::CheckpointNamesItsEvent) {
-            stored = stored.and(checkpoint.event); // some event is there
+            stored = stored.and(checkpoint.event); // any event at the position is accepted
         }
         self.told |= checkpoint.publisher == self.claim.publisher;
         if off == Some(Defence::GiveWayToTheSuccessor) {
@@ -222,7 +222,7 @@ impl Process {
         Checkpoint { position: self.position, event: self.event_at(self.position), publisher: self.claim.publisher }
     }
 
-    /// Publishes from a position on, and first, if need be, that it does so.
+    /// Publishes from a position. If the newest checkpoint names another publisher, publishes its own checkpoint first.
     fn go_on(&mut self, position: Position, broker: &Broker) {
         self.position = position;
         self.doing = Doing::Waiting;
@@ -268,10 +268,10 @@ impl Process {
                 end(End { by, commit: true }, step, broker)
             }
             Action::Abort => end(End { by, commit: false }, step, broker),
-            Action::Begin | Action::Send | Action::Finish(_) => return, // done by then
+            Action::Begin | Action::Send | Action::Finish(_) => return, // not reached: `begin` has passed the first two
         };
         let took = match off {
-            Some(Defence::RetireASlowProducer) => QUICK, // nobody looks at the time
+            Some(Defence::RetireASlowProducer) => QUICK, // the time is ignored
             _ if model.slow => SLOW,
             _ => input.took,
         };
@@ -283,7 +283,7 @@ impl Process {
         }
     }
 
-    /// What the relay makes of the end of a transaction.
+    /// Handles the end of a transaction as the relay does.
     fn finish(&mut self, writing: Writing, outcome: Outcome, reusable: bool) {
         let committed = outcome == Outcome::Committed;
         if writing.checkpoint.is_some() {
@@ -300,12 +300,12 @@ impl Process {
             self.doing = Doing::Looking;
         }
         if committed && reusable && writing.checkpoint.is_none() {
-            self.begin(self.position, Some(self.own()), false); // the checkpoint on its own
+            self.begin(self.position, Some(self.own()), false); // the checkpoint in a second transaction
         }
     }
 }
 
-/// Ends a transaction, and says what its producer is told.
+/// Ends a transaction, and returns the answer that its producer gets.
 fn end(end: End, step: Step, broker: &mut Broker) -> transaction::Input {
     if step != Step::HeldBack {
         broker.end(end);

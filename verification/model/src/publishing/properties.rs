@@ -1,21 +1,21 @@
-//! What holds in every state, and what is reached.
+//! The properties that hold in every state, and the end state that must be reachable.
 
 use stateright::Property;
 
 use super::{Doing, Publishing, State};
 
-/// What a `read_committed` reader sees, by the events' positions in their store.
+/// Checks the events that a `read_committed` reader sees against their positions in the store.
 pub const EACH_ONCE: &str = "every event is read at most once, in order and without a gap";
-/// An event is read only if its publisher has asked for the commit.
+/// An event is read only if its publisher has requested the commit.
 pub const MEANT: &str = "no event of an aborted transaction is read";
-/// Though there may be a copy that went its own way.
-pub const ONE_HISTORY: &str = "what is read is the history of one store";
-/// What a process publishes after it was told that it does, and after another one did.
-pub const ONE_PUBLISHER: &str = "a publisher that was replaced does not come back";
-/// And in the end, all of it.
-pub const COMPLETE: &str = "when all is quiet, every event was read";
-/// The checker went where it matters.
-pub const REACHED: &str = "a second process publishes everything, after as many faults as there may be";
+/// A copy of the store may have recorded other events.
+pub const ONE_HISTORY: &str = "the events that are read are the history of one store";
+/// Covers a process that has learned that it is the publisher, and publishes again after its successor.
+pub const ONE_PUBLISHER: &str = "a publisher that was replaced does not publish again";
+/// No event stays unpublished.
+pub const COMPLETE: &str = "when the system is idle, every event was read";
+/// The checker reaches a second process that has published everything.
+pub const REACHED: &str = "a second process publishes everything after the maximum number of faults";
 
 pub(super) fn all() -> Vec<Property<Publishing>> {
     vec![
@@ -39,8 +39,8 @@ pub(super) fn all() -> Vec<Property<Publishing>> {
     ]
 }
 
-/// Whether a publisher is left, and everything that it has recorded was read. There may be another one that does not
-/// know yet that it was replaced, and has nothing to tell.
+/// Returns true if a publisher is left and all its recorded events were read. Another process may not know yet that it
+/// was replaced, if it has no unpublished events.
 fn is_complete(state: &State) -> bool {
     let read: Vec<_> = state.broker.events().map(|(_, event)| event).collect();
     let waiting = || state.processes.iter().filter(|process| process.doing == Doing::Waiting);
