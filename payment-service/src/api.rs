@@ -7,7 +7,7 @@ use contracts::proto::payments::v1::{
     settle_payment_request::Outcome,
 };
 use oncelog::{
-    aggregate::{Cause, ExecuteError, Loaded, Streams},
+    aggregate::{Cause, Loaded, Streams},
     app::Service as _,
     edge::{CallError, MAX_REQUEST, Page, Place, Violation},
     event::StreamId,
@@ -95,18 +95,17 @@ impl Payments {
 
     async fn settle(&self, request: SettlePaymentRequest, cause: &Cause) -> Result<message::Payment, CallError> {
         let (id, command) = settlement(request).map_err(CallError::Invalid)?;
-        let payment = self.streams.execute(id, &command, cause).await.map_err(|error| {
-            match error {
-                ExecuteError::Rejected(Rejection::Unknown) => unknown(id),
-                ExecuteError::Rejected(Rejection::NotInReview) => CallError::Precondition {
+        let settled = self.streams.execute(id, &command, cause).await;
+        let payment = settled.map_err(|error| {
+            CallError::of(error, |rejection| match rejection {
+                Rejection::Unknown => unknown(id),
+                Rejection::NotInReview => CallError::Precondition {
                     reason: "NOT_IN_REVIEW",
                     message: "the payment needs no review, or another outcome answers what is in question",
                 },
-                // Only what is asked of a payment by its order and the gateway is ever refused for these.
-                ExecuteError::Rejected(Rejection::OtherAmount { .. } | Rejection::Contradicted) => CallError::Internal,
-                ExecuteError::Load(error) => error.into(),
-                ExecuteError::Commit(error) => error.into(),
-            }
+                // Only commands of the order and answers of the gateway are ever rejected for these.
+                Rejection::OtherAmount { .. } | Rejection::Contradicted => CallError::Internal,
+            })
         })?;
         tracing::info!(order = %id, "a payment was settled by a person");
         to_message(id, payment, None).ok_or_else(|| unknown(id))

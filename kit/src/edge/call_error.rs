@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
-    aggregate::LoadError,
+    aggregate::{ExecuteError, LoadError},
     runtime::failure::chain,
     store::{CommitError, ReadError},
 };
@@ -109,6 +109,17 @@ fn listed(violations: &[Violation]) -> String {
         listed.push(format!("and {} more", violations.len() - IN_WORDS));
     }
     listed.join("; ")
+}
+
+impl CallError {
+    /// The error of a command that was not executed. `rejected` says what a refusal of the domain means to the caller.
+    pub fn of<R>(error: ExecuteError<R>, rejected: impl FnOnce(R) -> Self) -> Self {
+        match error {
+            ExecuteError::Rejected(rejection) => rejected(rejection),
+            ExecuteError::Load(error) => error.into(),
+            ExecuteError::Commit(error) => error.into(),
+        }
+    }
 }
 
 impl From<ReadError> for CallError {

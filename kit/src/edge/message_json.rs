@@ -5,24 +5,27 @@ use serde_json::Value;
 
 /// How one type of message is shown.
 #[derive(Clone, Debug)]
-pub struct MessageJson(MessageDescriptor);
+pub struct MessageJson(Option<MessageDescriptor>);
 
 impl MessageJson {
-    /// For the message of this full name, as the build described it.
+    /// For the message of this full name, as the build described it. Without descriptors no message is shown.
     ///
     /// # Panics
-    /// If the descriptors are not what the build made.
+    /// If the message is not among the descriptors.
     pub fn of(message: &str, descriptors: &[u8]) -> Self {
+        if descriptors.is_empty() {
+            return Self(None);
+        }
         let pool = DescriptorPool::decode(descriptors).expect("the descriptors were made by the build");
-        Self(pool.get_message_by_name(message).expect("the message is among them"))
+        Self(Some(pool.get_message_by_name(message).expect("the message is among them")))
     }
 
-    /// An encoded message; `None` if it is none.
+    /// Returns an encoded message as JSON; `None` if it cannot be decoded.
     pub fn show(&self, payload: &[u8]) -> Option<Value> {
         Some(value(&self.decode(payload)?))
     }
 
-    /// What its `oneof` holds, alone.
+    /// Returns only what the `oneof` of a message holds.
     pub(crate) fn show_what_happened(&self, payload: &[u8]) -> Option<Value> {
         let message = self.decode(payload)?;
         let (_, happened) = message.fields().find(|(field, _)| field.containing_oneof().is_some())?;
@@ -30,7 +33,7 @@ impl MessageJson {
     }
 
     fn decode(&self, payload: &[u8]) -> Option<DynamicMessage> {
-        DynamicMessage::decode(self.0.clone(), payload).ok()
+        DynamicMessage::decode(self.0.clone()?, payload).ok()
     }
 }
 

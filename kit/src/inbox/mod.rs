@@ -9,7 +9,7 @@
 
 mod consumer;
 #[cfg(not(feature = "verification"))]
-mod dead_letters;
+pub(crate) mod dead_letters;
 #[cfg(feature = "verification")]
 pub mod dead_letters;
 mod decisions;

@@ -1,4 +1,4 @@
-//! The flags about Kafka, the same for every service.
+//! The command-line flags about Kafka, which every service shares.
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
@@ -10,24 +10,24 @@ use crate::{
     runtime::failure::Failure,
 };
 
-/// Where Kafka is, and how topics are made that are not there yet.
+/// The address of the cluster, how to connect to it, and how missing topics are created.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaArgs {
-    /// Where to find the cluster: host:port, several separated by commas
+    /// The Kafka brokers to connect to first: host:port, several separated by commas
     #[arg(long, env, default_value = "localhost:9092", value_name = "HOST:PORT")]
     pub kafka_brokers: String,
 
-    /// How many partitions a topic is made with; it can never be changed afterwards
+    /// The number of partitions of a topic that the service creates; it can never be changed afterwards
     #[arg(long, env, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
     pub topic_partitions: i32,
 
-    /// In how many copies a topic is kept; -1 leaves it to the cluster
+    /// The replication factor of a topic that the service creates; -1 leaves it to the cluster
     #[arg(long, env, default_value_t = -1, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i16).range(-1..=100))]
     pub topic_replication: i16,
 
-    /// How the cluster is reached: a client.properties file as Kafka's own tools read it (TLS, SASL)
+    /// A client.properties file with the connection settings (TLS, SASL), in the format of Kafka's own tools
     #[arg(long, env, value_name = "FILE")]
     pub kafka_config: Option<PathBuf>,
 
@@ -37,7 +37,7 @@ pub struct KafkaArgs {
 }
 
 impl KafkaArgs {
-    /// For services beside an embedded broker.
+    /// Returns the arguments of a service that uses the embedded broker.
     pub fn of_embedded(address: SocketAddr, partitions: i32) -> Self {
         Self {
             kafka_brokers: address.to_string(),
@@ -48,7 +48,7 @@ impl KafkaArgs {
         }
     }
 
-    /// The client that the flags describe, or what is wrong with them.
+    /// Creates the client that the flags describe. Fails if librdkafka refuses one of the settings.
     pub fn client(&self, name: &str) -> Result<Client, Failure> {
         if self.kafka_embedded {
             return Ok(Client::embedded(name, &self.kafka_brokers));
@@ -63,7 +63,7 @@ impl KafkaArgs {
         };
         let client = Client::new(name, &self.kafka_brokers, properties);
         let wrong = |error: KafkaError| {
-            // Not the error itself: it repeats the value, which may be a secret.
+            // The error's own text is not shown, because it repeats the value, which may be a secret.
             let text = if let KafkaError::ClientConfig(_, text, key, _) = &error {
                 format!("{key}: {text}")
             } else {
@@ -78,7 +78,7 @@ impl KafkaArgs {
         Ok(client)
     }
 
-    /// A topic of events: of as many partitions and copies as the flags say.
+    /// Describes a topic of events with the partitions and the replication factor that the flags give.
     pub fn events_topic(&self, name: &str) -> Topic {
         Topic {
             name: name.to_owned(),

@@ -1,6 +1,7 @@
-//! Every librdkafka setting, each with its reason.
+//! The settings of every librdkafka client, each with its reason.
 //!
-//! What a user may tune is set unless it was given; what a promise rests on is set last and always wins.
+//! A setting that only tunes a client is set first, and the user's properties override it. A setting that a promise
+//! depends on is set last, so that it always wins.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -17,25 +18,26 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 
-/// How long librdkafka waits before it sends a request again. A commit that took nearly as long may have
-/// been sent twice, and its late copy could end a later transaction of the same producer: see
-/// [`transaction`](crate::relay::transaction). Well above the few milliseconds of a usual commit.
+/// The time after which librdkafka sends an unanswered request again. A commit that took nearly as long may have been
+/// sent twice, and its late copy could end a later transaction of the same producer: see
+/// [`transaction`](crate::relay::transaction). It is far above the few milliseconds that a commit usually takes.
 pub(crate) const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 
-/// How long a dead producer's open transaction can hold up readers, when no successor ends it sooner.
+/// The time after which the broker aborts the open transaction of a dead producer. Until then the transaction blocks
+/// `read_committed` readers, unless a successor ends it sooner.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest record that topics made here take, in bytes: twice the broker's default.
+/// The largest record that the topics created here accept, in bytes: twice the broker's default.
 pub(crate) const MAX_RECORD: &str = "2097152";
 
-/// How long one question to the cluster may take before it counts as unanswered.
+/// The timeout of a request to the cluster.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long one question about the cluster is waited for before the one who asks looks up. The connection goes on being
-/// made meanwhile, and is there for the next question.
+/// The timeout of a metadata request, short enough that callers notice a shutdown. librdkafka continues to connect
+/// after it, so that the next request finds the connection.
 pub(crate) const QUESTION: Duration = Duration::from_secs(1);
 
-/// Where the cluster is and how it is reached. Clones share the connection for questions.
+/// The address of the cluster and the settings to connect to it. Clones share the connection for metadata requests.
 #[derive(Clone)]
 pub struct Client {
     name: Arc<str>,
@@ -46,7 +48,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client called `name` in the brokers' logs. `properties` are librdkafka's; none of them weakens a promise.
+    /// Returns a client that the brokers' logs show as `name`. `properties` are settings of librdkafka; none of them
+    /// can weaken a promise.
     pub fn new(name: &str, brokers: &str, properties: Vec<(String, String)>) -> Self {
         Self {
             name: name.into(),
@@ -57,24 +60,24 @@ impl Client {
         }
     }
 
-    /// A client of the embedded broker, which answers an empty fetch only after the whole wait, also when a record comes
-    /// meanwhile.
+    /// Returns a client of the embedded broker. That broker answers an empty fetch only after the whole
+    /// `fetch.wait.max.ms`, even if a record arrives meanwhile, so the wait is short.
     pub fn embedded(name: &str, brokers: &str) -> Self {
         let properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
         Self { embedded: true, ..Self::new(name, brokers, properties) }
     }
 
-    /// Whether the cluster is the embedded broker, which knows only part of the protocol.
+    /// Returns true for the embedded broker, which implements only a part of the protocol.
     pub(crate) fn is_embedded(&self) -> bool {
         self.embedded
     }
 
-    /// Where the cluster is, as given.
+    /// The addresses of the brokers, as they were given.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 
-    /// A producer whose transactions carry `transactional_id`; see [`writer`](crate::relay::writer).
+    /// The settings of a producer with a `transactional.id`; see [`writer`](crate::relay::writer).
     pub(crate) fn transactional_producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.producer();
         config.set("transactional.id", transactional_id);
@@ -82,69 +85,70 @@ impl Client {
         config
     }
 
-    /// A producer that loses and doubles nothing while it lives.
+    /// The settings of an idempotent producer, which neither loses nor duplicates a record while it lives.
     pub(crate) fn producer(&self) -> ClientConfig {
         let mut config = self.base();
-        // What is set aside is a record of another producer, as large as a broker takes, and our headers.
+        // A dead letter is a record of another producer, which may be as large as the broker allows, plus our headers.
         config.set("message.max.bytes", MAX_RECORD);
-        // Batches come from what has piled up in the store; waiting here would only add to the latency.
+        // Batches form from the backlog in the store. Waiting here would only add latency.
         config.set("linger.ms", "0");
         config.set("enable.idempotence", "true");
         config.set("acks", "all");
-        // The partition of a key is the one the Java client would choose.
+        // Chooses the same partition for a key as the Java client.
         config.set("partitioner", "murmur2_random");
         config.set("retry.backoff.ms", millis(RETRY_BACKOFF));
-        config.set("retry.backoff.max.ms", millis(RETRY_BACKOFF * 2)); // never below the first
+        config.set("retry.backoff.max.ms", millis(RETRY_BACKOFF * 2)); // must not be below retry.backoff.ms
         config
     }
 
-    /// A consumer that goes by offsets of our own.
+    /// The settings of a consumer whose offsets are kept outside Kafka, in the service's own store.
     pub(crate) fn consumer(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // Bounds what a backlog costs in memory; the default would be 64 MB.
+        // Limits the memory that a backlog takes. The default is 64 MB.
         config.set("queued.max.messages.kbytes", "8192");
-        // After the local queue was full: the default sleeps a second.
+        // The pause after the local queue was full. The default is a second.
         config.set("fetch.queue.backoff.ms", "5");
         let mut config = self.base_over(config);
-        // One group for all that a service reads, so that one permission is enough. Nobody joins it.
+        // One group for everything that a service reads, so that one permission is enough. No consumer joins it.
         config.set("group.id", &*self.name);
-        // A reader never makes the topic that it reads.
+        // A reader never creates the topic that it reads.
         config.set("allow.auto.create.topics", "false");
-        // Records of aborted transactions are not there.
+        // Hides the records of aborted transactions.
         config.set("isolation.level", "read_committed");
-        // An offset that Kafka no longer has is an error for a person, never a silent jump.
+        // An offset that Kafka no longer has is an error that an operator must settle, never a silent jump.
         config.set("auto.offset.reset", "error");
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
-        // Bytes that were damaged on the way or on the broker's disk are an error, not an event.
+        // Detects bytes that were damaged on the network or on the broker's disk.
         config.set("check.crcs", "true");
         config
     }
 
-    /// Asks a question about the cluster. The error of one that is not answered is the most telling one there is.
+    /// Sends a request about the cluster. If it fails, the error is the most informative one that librdkafka reported,
+    /// such as a failed login instead of a timeout.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&Consumer) -> Result<T, KafkaError>) -> Result<T, KafkaError> {
         let consumer = self.questions()?;
         let answer = question(consumer);
-        // Nothing is read here: all that comes is what went wrong since the last question, and librdkafka's log.
+        // This consumer has no partitions, so that a poll returns only the errors since the last request.
         let causes = (0..100).filter_map(|_| consumer.poll(Duration::ZERO)?.err());
         let telling = causes.filter(is_telling).reduce(|_, later| later);
         answer.map_err(|error| telling.unwrap_or(error))
     }
 
-    /// A consumer, because a producer's question about a topic makes it on clusters that allow that; and without a
-    /// group, which would take 100 ms to leave.
+    /// Returns the client for metadata requests. It is a consumer, because a producer's metadata request creates a
+    /// missing topic on clusters that allow that. It has no group, because leaving one takes 100 ms.
     pub(super) fn questions(&self) -> Result<&Consumer, KafkaError> {
         if let Some(consumer) = self.questions.get() {
             return Ok(consumer);
         }
         let mut config = self.base();
-        // Where a topic ends is asked with whatever is still undecided.
+        // The end of a topic includes the records of transactions that are still open.
         config.set("isolation.level", "read_uncommitted");
         let consumer = create(&config)?;
         Ok(self.questions.get_or_init(|| consumer))
     }
 
-    /// For making topics.
+    /// Creates the client that creates and checks topics.
     pub(crate) fn admin(&self) -> Result<AdminClient<LogToTracing>, KafkaError> {
         create(&self.base())
     }
@@ -154,9 +158,9 @@ impl Client {
     }
 
     fn base_over(&self, mut config: ClientConfig) -> ClientConfig {
-        // A broker that is back is found within a second; the default backs off to ten.
+        // Reconnects within a second of a broker's return. The default backs off to ten seconds.
         config.set("reconnect.backoff.max.ms", "1000");
-        // A connection without an answer is given up before a caller wonders; the default is a minute.
+        // Drops a connection that does not answer. The default of a minute is longer than callers wait.
         config.set("socket.timeout.ms", millis(ANSWER));
         for (key, value) in self.properties.iter() {
             config.set(key, value);
@@ -168,13 +172,14 @@ impl Client {
     }
 }
 
-/// Creates a librdkafka client whose own log goes where ours goes.
+/// Creates a librdkafka client whose log goes to `tracing`.
 pub(crate) fn create<T: FromClientConfigAndContext<LogToTracing>>(config: &ClientConfig) -> Result<T, KafkaError> {
     config.create_with_context(LogToTracing)
 }
 
-/// The next record of the one partition that a consumer was assigned; `None` at its end, or when it is not before
-/// `end`: where others write all the time, there is no end to wait for. The consumer has `enable.partition.eof`.
+/// Returns the next record of the one partition that the consumer is assigned, or `None` at the end of the partition or
+/// at the offset `end`. `end` is needed because a partition that others write to all the time has no end to reach.
+/// The consumer must have `enable.partition.eof`.
 pub(crate) fn next_before(consumer: &Consumer, end: i64) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
     let deadline = Instant::now() + ANSWER;
     loop {
@@ -192,16 +197,16 @@ pub(crate) fn next_before(consumer: &Consumer, end: i64) -> Result<Option<Borrow
     }
 }
 
-/// Drops a client aside: that waits for up to 100 ms for a thread of its own, and nobody needs to wait for that.
+/// Drops a client on another thread, because the drop waits up to 100 ms for a thread of librdkafka.
 pub(crate) fn dispose(client: impl Send + 'static) {
     let _ = thread::Builder::new().name("disposing".to_owned()).spawn(move || drop(client));
 }
 
-/// A consumer with [`LogToTracing`] logs.
+/// A consumer that logs to `tracing`.
 pub(crate) type Consumer = BaseConsumer<LogToTracing>;
 
-/// librdkafka tells of each lost connection, many times over, and of each error that it also returns. Whoever
-/// handles it says so once; the details are there at debug level.
+/// Sends the log of librdkafka to `tracing`, at debug level. librdkafka logs each lost connection many times, and each
+/// error that it also returns. The code that handles an error logs it once.
 #[derive(Clone, Copy, Debug)]
 pub struct LogToTracing;
 
@@ -221,7 +226,7 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
 }
 
-/// Whether an error says more than that a connection was lost.
+/// Returns true if an error says more than that a connection was lost.
 fn is_telling(error: &KafkaError) -> bool {
     !matches!(
         error.rdkafka_error_code(),

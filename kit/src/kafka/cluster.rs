@@ -1,10 +1,10 @@
-//! How long a cluster lives.
+//! The lifetime of a cluster: durable, or as long as the process.
 
 use std::collections::HashSet;
 
 use crate::event::StreamId;
 
-/// How long the cluster lives, and so what it remembers.
+/// The lifetime of the cluster, which decides what it remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cluster {
     /// The cluster outlives the process, and remembers what was published to it.

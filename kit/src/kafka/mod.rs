@@ -1,6 +1,6 @@
-//! What the relay and the inbox need of Kafka.
+//! The Kafka clients of the relay and the inbox: producers, consumers, topics and records.
 //!
-//! librdkafka is called from threads that may block and never from async code.
+//! librdkafka is called only from threads that may block, never from async code.
 
 pub mod args;
 pub mod client;

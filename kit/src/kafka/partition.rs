@@ -1,11 +1,12 @@
-//! The partition of a key: the one that the Java client would choose. Pure.
+//! Computes the partition of a key, the same as the Java client. Pure.
 
-/// The partition of a key in a topic of so many partitions.
+/// Returns the partition of a key in a topic with `partitions` partitions.
 ///
-/// It is computed here, over the number of partitions that the topic had when it was first published to, and not by
-/// librdkafka over the number that it has: a partition that somebody adds must not take part of a stream away.
+/// It is computed here and not by librdkafka. librdkafka uses the number of partitions that the topic has now; this
+/// function is given the number that it had when it was first published to. So the later events of a stream stay in
+/// its partition even if someone adds partitions.
 pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
-    // As the Java client has it: the sign is cut off, not turned round.
+    // Like the Java client, clears the sign bit instead of negating the number.
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
 }
 

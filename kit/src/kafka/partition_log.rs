@@ -1,4 +1,4 @@
-//! One partition read from its beginning, by a reader that keeps no offsets.
+//! Reads one partition from its beginning, without storing offsets.
 
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError};
 
@@ -8,25 +8,26 @@ use crate::kafka::{
     topics,
 };
 
-/// The records of a partition, up to an offset.
+/// Reads the records of a partition up to an offset.
 pub(crate) struct PartitionLog {
     consumer: Consumer,
-    /// The offset of the first record that is still there.
+    /// The offset of the first record that the partition still has.
     pub(crate) low: i64,
-    /// The offset after the last record that is read.
+    /// The offset after the last record to read.
     pub(crate) end: i64,
 }
 
 impl PartitionLog {
-    /// Opens a partition up to where it ends now, once everything in there is decided.
+    /// Opens a partition up to its current end, after waiting until every transaction before that end is committed or
+    /// aborted.
     pub(crate) fn open(client: &Client, topic: &str, partition: i32) -> Result<Self, KafkaError> {
         let consumer = consumer(client)?;
         let (low, end) = topics::wait_until_decided(client, &consumer, topic, partition)?;
         Self { consumer, low, end }.begin(topic, partition)
     }
 
-    /// Opens a partition up to an offset that was read before, so that everything below it is decided; less, if the
-    /// partition ends before.
+    /// Opens a partition up to an offset that was read before, below which no transaction is open any more. Reads less
+    /// if the partition ends earlier.
     pub(crate) fn open_until(client: &Client, topic: &str, partition: i32, end: i64) -> Result<Self, KafkaError> {
         let consumer = consumer(client)?;
         let (low, high) = topics::watermarks(&consumer, topic, partition)?;
@@ -40,7 +41,7 @@ impl PartitionLog {
         Ok(self)
     }
 
-    /// The next record; `None` at the end.
+    /// Returns the next record, or `None` at the end.
     pub(crate) fn read(&mut self) -> Result<Option<Received>, KafkaError> {
         if self.low >= self.end {
             return Ok(None);
@@ -53,6 +54,6 @@ impl PartitionLog {
 fn consumer(client: &Client) -> Result<Consumer, KafkaError> {
     let mut config = client.consumer();
     config.set("enable.partition.eof", "true");
-    config.set("auto.offset.reset", "earliest"); // what is gone is found to be missing
+    config.set("auto.offset.reset", "earliest"); // the caller detects records that the partition no longer has
     client::create(&config)
 }

@@ -1,7 +1,8 @@
-//! A producer whose acknowledgements are told, not asked for.
+//! A producer that waits for acknowledgements through its delivery callback.
 //!
-//! `flush` and `commit_transaction` poll in slices of 100 ms while records are unacknowledged, and asking
-//! `in_flight_count` in a loop burns a core: so the delivery callback counts, and wakes whoever waits.
+//! `flush` and `commit_transaction` poll in slices of 100 ms while records are unacknowledged, and polling
+//! `in_flight_count` in a loop burns a core. So the delivery callback counts the records in flight and wakes the
+//! waiting thread.
 
 use std::{
     sync::{
@@ -22,11 +23,11 @@ use rdkafka::{
 
 use crate::kafka::{client, record::Record};
 
-/// How often the polling thread looks whether it is still needed. Each look costs a millisecond of a core,
-/// which rust-rdkafka spends polling without a pause at the end of every wait.
+/// The interval at which the polling thread checks whether the producer was dropped. Each check costs a millisecond of
+/// a core, because rust-rdkafka polls without a pause at the end of every wait.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A producer that is polled by a thread of its own. Dropping it ends the thread within a second.
+/// A producer with a thread that polls it. Dropping the producer ends the thread within a second.
 pub(crate) struct Producer {
     producer: Arc<BaseProducer<Deliveries>>,
     deliveries: Deliveries,
@@ -59,14 +60,14 @@ impl Producer {
         })
     }
 
-    /// Waits until nothing is on its way any more and forgets how it went: before a new transaction, so that
-    /// what an aborted one left behind is not taken for its own.
+    /// Waits until no record is in flight and discards their results. It is called before a new transaction, so that
+    /// the failure of a record of an aborted transaction does not count against the new one.
     pub(crate) fn settle(&self, limit: Duration) -> Result<(), KafkaError> {
         self.deliveries.wait_until(limit, |state| state.outstanding == 0)?.failure = None;
         Ok(())
     }
 
-    /// Waits until every record was acknowledged, or one was not.
+    /// Waits until every record is acknowledged or one has failed.
     pub(crate) fn wait(&self, limit: Duration) -> Result<(), KafkaError> {
         let mut state = self.deliveries.wait_until(limit, |state| state.outstanding == 0 || state.failure.is_some())?;
         state.failure.take().map_or(Ok(()), Err)
@@ -83,7 +84,7 @@ impl Drop for Producer {
     }
 }
 
-/// Counts records on their way. Clones share the count.
+/// Counts the records in flight. Clones share the count.
 #[derive(Clone, Default)]
 pub(crate) struct Deliveries(Arc<Shared>);
 

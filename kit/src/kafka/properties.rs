@@ -1,10 +1,12 @@
-//! What Kafka's own tools read from a `client.properties`, as librdkafka wants it.
+//! Reads a `client.properties` file of Kafka's own tools and translates it to settings of librdkafka.
 //!
-//! The two mostly agree. Where they don't, Java's spelling is translated; what has no counterpart is refused by name.
+//! Most settings have the same name in both. Others are translated from Java's spelling. A setting without a
+//! counterpart is refused by name.
 
 use std::collections::BTreeMap;
 
-/// What may be set: how the cluster is reached, and nothing that a promise rests on. A prefix ends with a dot.
+/// The settings that a file may have: those about the connection, and none that a promise depends on. A prefix ends
+/// with a dot.
 const ALLOWED: [&str; 13] = [
     "api.version.request.",
     "broker.address.",
@@ -28,15 +30,15 @@ fn is_allowed(key: &str) -> bool {
 /// Why a file of properties cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PropertiesError {
-    /// A line is none.
+    /// A line is not of the form `key=value`.
     #[error("line {0} is no `key=value`")]
     Line(usize),
-    /// A value cannot be taken.
+    /// A setting is not allowed, or its value is not supported.
     #[error("{key} {problem}")]
     Value {
-        /// Of which setting.
+        /// The name of the setting.
         key: String,
-        /// Why.
+        /// The problem, phrased to follow the name of the setting.
         problem: String,
     },
 }
@@ -57,7 +59,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, PropertiesError> {
         if !is_allowed(key) {
             return Err(wrong(
                 key,
-                "is not about how the cluster is reached (TLS, SASL, sockets), and is not to be changed",
+                "is not about how the cluster is reached (TLS, SASL, sockets), and must not be set",
             ));
         }
         let mut set = |name: &str| settings.push((name.to_owned(), value.clone()));
@@ -72,7 +74,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, PropertiesError> {
             "ssl.truststore.type" => return Err(wrong(key, "must be PEM")),
             "ssl.truststore.location" if given.contains_key("ssl.truststore.type") => set("ssl.ca.location"),
             "ssl.truststore.location" => {
-                return Err(wrong(key, "needs ssl.truststore.type=PEM, and a file in that form"));
+                return Err(wrong(key, "needs ssl.truststore.type=PEM, and a file in the PEM format"));
             }
             "ssl.truststore.certificates" => set("ssl.ca.pem"),
             "ssl.keystore.type" if matches!(value.as_str(), "PEM" | "PKCS12") => {}
@@ -92,7 +94,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, PropertiesError> {
     Ok(settings)
 }
 
-/// The lines, with comments left out and continued ones joined.
+/// Splits the lines into keys and values, without comments and with continued lines joined.
 fn pairs(text: &str) -> Result<BTreeMap<String, String>, PropertiesError> {
     let mut pairs = BTreeMap::new();
     let mut lines = text.lines().zip(1..);
@@ -111,7 +113,7 @@ fn pairs(text: &str) -> Result<BTreeMap<String, String>, PropertiesError> {
     Ok(pairs)
 }
 
-/// `org.apache.kafka…ScramLoginModule required username="…" password="…";`
+/// Reads a JAAS configuration: `org.apache.kafka…ScramLoginModule required username="…" password="…";`
 fn jaas(key: &str, text: &str) -> Result<Vec<(String, String)>, PropertiesError> {
     let mut rest = text.trim_end_matches(';').trim();
     let (module, options) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -122,7 +124,7 @@ fn jaas(key: &str, text: &str) -> Result<Vec<(String, String)>, PropertiesError>
             ("clientSecret", "sasl.oauthbearer.client.secret"),
             ("scope", "sasl.oauthbearer.scope"),
         ],
-        other => return Err(wrong(key, format!("names the login module {other:?}, which is not known here"))),
+        other => return Err(wrong(key, format!("names the login module {other:?}, which is not supported"))),
     };
     rest = options.trim().strip_prefix("required").unwrap_or(options).trim();
     let mut settings = Vec::new();
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Vec<(String, String)> {
-        parse(text).expect("is read")
+        parse(text).expect("valid properties")
     }
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

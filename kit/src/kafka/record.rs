@@ -1,4 +1,4 @@
-//! How an event looks on a topic: CloudEvents 1.0, binary mode, with the order of the log in `ce_sequence`.
+//! The form of an event on a topic: CloudEvents 1.0 in binary mode, with the event's position in `ce_sequence`.
 
 use std::{
     fmt,
@@ -20,12 +20,12 @@ use crate::{
     runtime::trace_context::TraceContext,
 };
 
-/// A record that is yet to be published.
+/// A record to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The topic.
     pub topic: String,
-    /// The partition; `None`: by the key.
+    /// The partition. With `None`, the producer chooses it by the key.
     pub partition: Option<i32>,
     /// The key, if any.
     pub key: Option<Vec<u8>>,
@@ -35,23 +35,23 @@ pub struct Record {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-/// Who publishes, and what.
+/// The store that publishes, and the topic that it publishes to.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The topic.
     pub topic: String,
-    /// The store, as `ce_source` names it: `/order-service/<store id>`.
+    /// The name of the store in `ce_source`: `/order-service/<store id>`.
     pub uri: String,
     /// The one message type of the topic, such as `orders.events.v1.OrderEvent`.
     pub message: &'static str,
-    /// How many partitions the topic has, and must go on to have.
+    /// The number of partitions of the topic, which must not change.
     pub partitions: i32,
 }
 
 const CONTENT_TYPE: &str = "application/protobuf";
 
 impl Record {
-    /// The record of an event. The value is the stored payload as it is.
+    /// Returns the record of an event. Its value is the stored payload, unchanged.
     pub fn of(event: &Event, source: &Source) -> Self {
         let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
         let mut headers = vec![
@@ -62,7 +62,7 @@ impl Record {
             text("ce_subject", event.stream.to_string()),
             text("ce_time", Timestamp::from(event.time).to_string()),
             text("ce_dataschema", format!("protobuf:{}", source.message)),
-            // Twenty digits, because the extension orders sequences as text.
+            // Twenty digits, because the CloudEvents extension compares sequences as text.
             text("ce_sequence", format!("{:020}", event.position.0)),
             text("content-type", CONTENT_TYPE.to_owned()),
         ];
@@ -92,7 +92,7 @@ impl Record {
     }
 }
 
-/// A record as it was read.
+/// A record that was read from a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The topic.
@@ -107,13 +107,13 @@ pub struct Received {
     pub value: Option<Vec<u8>>,
     /// The headers, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// When it was published, if it says so.
+    /// The time at which it was published, if the record has one.
     pub time: Option<SystemTime>,
 }
 
 impl Received {
     pub(crate) fn from_librdkafka(message: &BorrowedMessage<'_>) -> Self {
-        // rust-rdkafka panics at a header whose name is not UTF-8. Such a record counts as one without headers.
+        // rust-rdkafka panics at a header whose name is not UTF-8. Such a record is treated as one without headers.
         let headers = catch_unwind(AssertUnwindSafe(|| {
             message.headers().map_or_else(Vec::new, |headers| {
                 headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
@@ -131,13 +131,14 @@ impl Received {
         }
     }
 
-    /// The text of a header that occurs; of the last one, if it occurs more than once.
+    /// Returns the text of a header, or of the last one if the name occurs more than once. Returns `None` if it is
+    /// missing or is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().rfind(|(key, _)| key == name)?;
         std::str::from_utf8(value.as_deref()?).ok()
     }
 
-    /// Reads what every event on every topic carries.
+    /// Reads the headers and the key that every event on every topic has. The payload stays encoded.
     pub fn open(&self) -> Result<Incoming<'_>, Unreadable> {
         let need = |name: &'static str| self.header(name).ok_or(Unreadable::Header { name, problem: "is missing" });
         let bad = |name: &'static str| Unreadable::Header { name, problem: "is not what it should be" };
@@ -164,33 +165,33 @@ impl Received {
         })
     }
 
-    /// Where it was read, for a person: `topic/partition@offset`.
+    /// Formats the place where the record was read: `topic/partition@offset`.
     pub fn place(&self) -> impl fmt::Display + '_ {
         format!("{}/{}@{}", self.topic, self.partition, self.offset)
     }
 }
 
-/// An event as it was read from a topic; its payload is yet to be decoded.
+/// An event that was read from a topic. Its payload is not decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incoming<'a> {
-    /// The event's name.
+    /// The id of the event.
     pub id: EventId,
-    /// Whom it happened to.
+    /// The stream that the event belongs to.
     pub stream: StreamId,
-    /// The full name of the message it carries.
+    /// The full name of the event's message type.
     pub event_type: &'a str,
-    /// What led to it.
+    /// The event that caused it.
     pub causation: Option<EventId>,
-    /// The `traceparent` that it came with, unchecked.
+    /// The header `traceparent`, unchecked.
     pub traceparent: Option<&'a str>,
-    /// The `tracestate` that it came with, unchecked.
+    /// The header `tracestate`, unchecked.
     pub tracestate: Option<&'a str>,
     /// The encoded message.
     pub payload: &'a [u8],
 }
 
 impl Incoming<'_> {
-    /// Returns the trace context that the record came with, if it is valid.
+    /// Returns the trace context of the record, if it is valid.
     pub fn trace(&self) -> Option<TraceContext> {
         TraceContext::parse(self.traceparent?, self.tracestate)
     }
@@ -235,10 +236,10 @@ pub enum Unreadable {
     /// The value cannot be decoded.
     #[error("{0}")]
     Payload(#[from] PayloadError),
-    /// The message is of another stream than the record.
+    /// The message names another stream than the record.
     #[error("the event is of {0:?}, its key is another's")]
     OtherStream(String),
-    /// The message is another event than the record.
+    /// The message names another event than the record.
     #[error("the event is {0:?}, its ce_id is another's")]
     OtherEvent(String),
 }

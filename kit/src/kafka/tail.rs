@@ -1,4 +1,4 @@
-//! Reading topics for people: from the beginning, as it comes, with no effects and no offsets kept.
+//! Reads topics from the beginning and follows them, to show them to people. It stores no offsets and has no effects.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::kafka::{
     topics,
 };
 
-/// A reader of whole topics.
+/// Reads whole topics and follows them.
 pub struct Tail(Consumer);
 
 impl Tail {
-    /// Starts at the beginning of each topic that is there.
+    /// Starts at the beginning of each topic that exists.
     pub fn open(client: &Client, names: &[&str]) -> Result<Self, KafkaError> {
         let mut assignment = TopicPartitionList::new();
         for name in names {
@@ -23,13 +23,13 @@ impl Tail {
             }
         }
         let mut config = client.consumer();
-        config.set("auto.offset.reset", "earliest"); // what is gone before it was shown is not missed
+        config.set("auto.offset.reset", "earliest"); // skips records that were deleted before they were shown
         let consumer: Consumer = client::create(&config)?;
         consumer.assign(&assignment)?;
         Ok(Self(consumer))
     }
 
-    /// The next record; `None` when none came in time. What is broken is waited for.
+    /// Returns the next record, or `None` if none came in time. An error also gives `None`, and librdkafka retries.
     pub fn next(&self, patience: Duration) -> Option<Received> {
         self.0.poll(patience)?.ok().map(|message| Received::from_librdkafka(&message))
     }

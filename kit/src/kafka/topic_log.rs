@@ -1,6 +1,6 @@
-//! A topic read as one log: its partitions merged in the order of `ce_sequence`, up to where it ended when opened.
+//! Reads a topic as one log: its partitions merged in the order of `ce_sequence`, up to the end at the time of opening.
 //!
-//! Within a partition the records of one store are in order, so a merge needs one record of each partition at a time,
+//! Within a partition the records of one store are in order. So the merge holds one record of each partition at a time,
 //! and its memory does not grow with the topic.
 
 use rdkafka::error::KafkaError;
@@ -11,7 +11,7 @@ use crate::kafka::{client::Client, partition_log::PartitionLog, record::Received
 pub struct TopicLog {
     source: String,
     partitions: Vec<Partition>,
-    /// How many records of other sources were passed over.
+    /// The number of skipped records, which other sources had published.
     pub(crate) others: u64,
 }
 
@@ -21,7 +21,7 @@ struct Partition {
 }
 
 impl TopicLog {
-    /// Opens a topic for the records whose `ce_source` is this one. A topic that is not there is empty.
+    /// Opens a topic for the records whose `ce_source` is `source`. A topic that does not exist counts as empty.
     pub fn open(client: &Client, topic: &str, source: &str) -> Result<Self, KafkaError> {
         let mut log = Self { source: source.to_owned(), partitions: Vec::new(), others: 0 };
         for number in 0..topics::partitions(client, topic)?.unwrap_or_default() {
@@ -33,12 +33,13 @@ impl TopicLog {
         Ok(log)
     }
 
-    /// How many partitions the topic has.
+    /// The number of partitions of the topic.
     pub(crate) fn partitions(&self) -> i32 {
         i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
     }
 
-    /// The next record, with its position in the store that it came from; 0 if it does not say which.
+    /// Returns the next record and its position in the store that published it. The position is 0 if `ce_sequence` is
+    /// missing or is not a number.
     pub fn read(&mut self) -> Result<Option<(u64, Received)>, KafkaError> {
         let waiting = self.partitions.iter().enumerate();
         let positions = waiting.filter_map(|(index, partition)| Some((partition.next.as_ref()?.0, index)));
@@ -48,7 +49,7 @@ impl TopicLog {
         Ok(next)
     }
 
-    /// Reads on to the partition's next record of the source, if there is one.
+    /// Reads the partition up to its next record of the source, if there is one.
     fn advance(&mut self, index: usize) -> Result<(), KafkaError> {
         let partition = &mut self.partitions[index];
         while let Some(record) = partition.log.read()? {

@@ -1,4 +1,5 @@
-//! Topics: made by the service that writes them, waited for by the ones that read.
+//! Creates and checks topics, and reads their metadata. The service that writes a topic creates it; its readers wait
+//! for it.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use rdkafka::{
 
 use crate::kafka::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
 
-/// Longer than a transaction may be open: its own limit, and the broker's pause between two looks for such ones.
+/// The longest wait for an open transaction to end. It is longer than the transaction's timeout plus the interval at
+/// which the broker looks for timed-out transactions.
 const DECIDED: Duration = Duration::from_secs(25);
 
 /// The contract of a topic of events.
@@ -26,67 +28,68 @@ pub struct TopicSpec {
     pub descriptors: &'static [u8],
 }
 
-/// A topic as it should be.
+/// The settings that a topic must have.
 #[derive(Clone, Debug)]
 pub struct Topic {
-    /// Its name.
+    /// The name of the topic.
     pub name: String,
-    /// How many partitions it is made with.
+    /// The number of partitions to create it with.
     pub partitions: i32,
-    /// In how many copies; -1: what the cluster's own default is.
+    /// The replication factor to create it with; -1 uses the cluster's default.
     pub replication: i32,
-    /// Whether only the newest record of each key is kept, or every record for ever.
+    /// True to keep only the newest record of each key, false to keep every record for ever.
     pub compacted: bool,
 }
 
 /// Why a topic cannot be used now.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    /// Kafka says why.
+    /// A request to Kafka failed.
     #[error("the topic {topic} cannot be {attempt}: {source}")]
     Kafka {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
-        /// What was attempted: looked at, made, or checked.
+        /// The operation that failed: looked up, created, or checked.
         attempt: &'static str,
-        /// Why.
+        /// The error of the request.
         source: KafkaError,
     },
     /// The topic does not exist yet.
     #[error("the topic {topic} does not exist yet")]
     Missing {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
     },
-    /// It is there, and not as it must be. It is used as soon as it is.
+    /// The topic has a setting that would lose records. The service uses the topic as soon as the setting is corrected.
     #[error("the topic {topic} has {setting}={actual}, where {why}; {mend}")]
     Unfit {
-        /// The topic.
+        /// The name of the topic.
         topic: String,
-        /// What is wrong.
+        /// The name of the wrong setting.
         setting: &'static str,
-        /// Its value.
+        /// The value of the setting.
         actual: String,
-        /// What that would lead to.
+        /// The consequence of the value.
         why: &'static str,
-        /// What a person does.
+        /// The command or action that corrects it.
         mend: String,
     },
 }
 
-/// Makes the topic unless it is there, checks that it keeps what it must, and returns how many partitions it has.
+/// Creates the topic unless it exists, checks that its settings keep every record that is needed, and returns its
+/// number of partitions.
 pub async fn ensure(client: &Client, topic: &Topic) -> Result<i32, TopicError> {
-    let partitions = match partitions(client, &topic.name).map_err(topic.cannot_be("looked at"))? {
+    let partitions = match partitions(client, &topic.name).map_err(topic.cannot_be("looked up"))? {
         Some(partitions) => partitions,
-        None => make(client, topic).await.map_err(topic.cannot_be("made"))?,
+        None => make(client, topic).await.map_err(topic.cannot_be("created"))?,
     };
     if topic.compacted && partitions != topic.partitions {
         return Err(TopicError::Unfit {
             topic: topic.name.clone(),
             setting: "partitions",
             actual: partitions.to_string(),
-            why: "only the first would be used",
-            mend: format!("make it anew with {}", topic.partitions),
+            why: "only the first partition would be used",
+            mend: format!("delete it and create it with {} instead", topic.partitions),
         });
     }
     check(client, topic).await?;
@@ -100,26 +103,26 @@ async fn make(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
         new = new.set(setting, value);
     }
     if topic.replication >= 3 {
-        new = new.set("min.insync.replicas", "2"); // what is acknowledged survives the loss of any one broker
+        new = new.set("min.insync.replicas", "2"); // an acknowledged record survives the loss of any one broker
     }
     let admin = client.admin()?;
     let made = admin.create_topics([&new], &options()).await;
     client::dispose(admin);
     for made in made? {
         match made {
-            Ok(_) => tracing::info!(topic = topic.name, partitions = topic.partitions, "made the topic"),
+            Ok(_) => tracing::info!(topic = topic.name, partitions = topic.partitions, "created the topic"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => return Err(KafkaError::AdminOp(code)),
         }
     }
-    // The cluster may take a moment to agree that it is there.
+    // The brokers may take a moment to learn of the new topic.
     partitions(client, &topic.name)?.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition))
 }
 
-/// Refuses settings under which records would be lost.
+/// Checks the settings of an existing topic, and refuses those under which records would be lost.
 async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
     if client.is_embedded() {
-        return Ok(()); // its topics are made with it, and end with it
+        return Ok(()); // its topics are created with it and end with it
     }
     let asked = [ResourceSpecifier::Topic(&topic.name)];
     let failed = topic.cannot_be("checked");
@@ -163,8 +166,8 @@ impl Topic {
 
     fn demands(&self) -> &'static [Demand] {
         const COMPACTED: &[Demand] =
-            &[Demand { setting: "cleanup.policy", value: "compact", why: "the newest checkpoint would be forgotten" }];
-        // The log of events, not a queue.
+            &[Demand { setting: "cleanup.policy", value: "compact", why: "the newest checkpoint would be deleted" }];
+        // A topic of events is a log, not a queue: every event is kept.
         const EVENTS: &[Demand] = &[
             Demand {
                 setting: "cleanup.policy",
@@ -182,7 +185,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
 }
 
-/// How many partitions the topic has; `None` when there is no such topic. Asking does not make it.
+/// Returns the number of partitions of a topic, or `None` if it does not exist. The request does not create it.
 pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaError> {
     let metadata = client.ask(|consumer| consumer.fetch_metadata(Some(topic), QUESTION))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
@@ -194,19 +197,19 @@ pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaErro
     }
 }
 
-/// The fact of a store that says how many partitions its topic had when it was first published to.
+/// The key of the store's fact about a topic: the number of partitions that it had when it was first published to.
 pub(crate) fn partitions_fact(topic: &str) -> String {
     format!("partitions of {topic}")
 }
 
-/// The first offset of a partition and the one after its last. A leader that has just become one needs a moment to know
-/// them (KIP-207), and librdkafka asks only three times.
+/// Returns the first offset of a partition and the one after its last. A new leader needs a moment to know them
+/// (KIP-207), and librdkafka asks only three times, so this function retries for longer.
 pub(crate) fn watermarks(reader: &Consumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
     let deadline = Instant::now() + ANSWER;
     loop {
         match reader.fetch_watermarks(topic, partition, ANSWER) {
             Err(error) if is_of_a_new_leader(&error) && Instant::now() < deadline => {
-                reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
+                reader.poll(Duration::from_millis(20)); // only waits: the caller assigns its partitions later
             }
             answer => return answer,
         }
@@ -218,9 +221,11 @@ fn is_of_a_new_leader(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(OffsetNotAvailable | LeaderNotAvailable | NotLeaderForPartition))
 }
 
-/// The first offset of a partition and the one after its last, once everything before that is decided.
+/// Waits until every transaction in a partition is committed or aborted, up to the end of the partition at the time of
+/// the call. Returns the first offset and that end.
 ///
-/// A `read_committed` reader ends where the first open transaction begins. That lasts for as long as a transaction may.
+/// A `read_committed` reader cannot read past the beginning of the first open transaction. Such a transaction can stay
+/// open until its timeout.
 pub(crate) fn wait_until_decided(
     client: &Client,
     reader: &Consumer,
@@ -237,14 +242,14 @@ pub(crate) fn wait_until_decided(
         if Instant::now() > deadline {
             return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
         }
-        reader.poll(Duration::from_millis(20)); // only waits: whoever reads assigns anew
+        reader.poll(Duration::from_millis(20)); // only waits: the caller assigns its partitions later
     }
 }
 
-/// The id of the embedded mock broker begins with this.
+/// The prefix of the cluster id of the embedded mock broker.
 pub(crate) const EMBEDDED_CLUSTER: &str = "mockCluster";
 
-/// The id of the cluster: offsets of one mean nothing on another.
+/// Returns the id of the cluster. Offsets of one cluster mean nothing on another.
 pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {
     let missing = KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown);
     client.ask(|consumer| consumer.client().fetch_cluster_id(QUESTION).ok_or(missing))

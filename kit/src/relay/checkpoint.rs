@@ -1,6 +1,7 @@
-//! How far a store has been published: a record in a compacted topic, written in the transaction that publishes.
+//! The checkpoint: a record in a compacted topic that says how far a store is published. It is written in the
+//! transaction that publishes the events.
 //!
-//! A record and not a group offset, because those of an idle group expire after seven days.
+//! It is a record and not a group offset, because the offsets of an idle group expire after seven days.
 
 use std::ops::Range;
 
@@ -21,43 +22,45 @@ use crate::{
     store::StoreId,
 };
 
-/// The topic has one partition: checkpoints are few and their order matters.
+/// The only partition of the topic: checkpoints are few and their order matters.
 const PARTITION: i32 = 0;
 
-/// Stands where the event would, before the first one.
+/// Stands in place of the event's id when the store has no event yet.
 const NO_EVENT: &str = "-";
 
-/// How many offsets at the topic's end are read first. Each publish leaves a record and a marker there.
+/// The number of offsets at the end of the topic that are read first. Each published transaction takes two of them: a
+/// record and a transaction marker.
 const FIRST_LOOK: i64 = 200;
 
-/// The topic of a service's checkpoints.
+/// Returns the name of the topic of a service's checkpoints.
 pub fn topic_of(service: &str) -> String {
     format!("{service}.checkpoints")
 }
 
-/// A checkpoint: everything up to a position is published, which event that was, and who wrote it.
+/// States that everything up to a position is published, and by which process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
-    /// The position.
+    /// The position of the last published event.
     pub position: Position,
-    /// The event at that position: another store, or an older copy that went its own way, has another one there.
+    /// The event at that position. Another store, or an older copy that continued with other events, has another event
+    /// there.
     pub event: Option<EventId>,
-    /// The process that published last, or was the last to claim that it would.
+    /// The process that published last, or that claimed last to be the publisher.
     pub publisher: Publisher,
 }
 
-/// A process that publishes a store: a new one at each start.
+/// The id of a process that publishes a store. Each start of a process has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Publisher(pub Uuid);
 
 impl Publisher {
-    /// This process, as of now.
+    /// Returns a new id, for this process.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
-/// The record of a checkpoint.
+/// Returns the record of a checkpoint.
 pub fn record(topic: &str, store: StoreId, checkpoint: Checkpoint) -> Record {
     let Checkpoint { position, event, publisher } = checkpoint;
     let event = event.map_or_else(|| NO_EVENT.to_owned(), |event| event.to_string());
@@ -80,24 +83,25 @@ pub struct Checkpoints<'a> {
 }
 
 impl<'a> Checkpoints<'a> {
-    /// A reader, without reading yet.
+    /// Creates a reader. It reads nothing yet.
     pub fn open(client: &'a Client, topic: &'a str, store: StoreId) -> Result<Self, KafkaError> {
         let mut config = client.consumer();
         config.set("enable.partition.eof", "true");
-        config.set("fetch.wait.max.ms", "10"); // the end is told by an empty fetch
+        config.set("fetch.wait.max.ms", "10"); // an empty fetch is how the end is found
         Ok(Self { client, consumer: client::create(&config)?, topic, store })
     }
 
-    /// The newest one that is committed; `None` when there is none. A newer one may be under way.
+    /// Returns the newest committed checkpoint, or `None` if there is none. A newer one may be in an open transaction.
     pub fn committed(&self) -> Result<Option<Checkpoint>, KafkaError> {
         let (low, high) = topics::watermarks(&self.consumer, self.topic, PARTITION)?;
         self.newest(low, high)
     }
 
-    /// The newest one, once everything in the topic is decided; `None` when there is none. It is final if every writer
-    /// of the store's `transactional.id` was opened anew before.
+    /// Waits until every transaction in the topic is committed or aborted, and returns the newest checkpoint, or `None`
+    /// if there is none. The result is final if a writer of the store's `transactional.id` was opened before, because
+    /// that fences all earlier writers.
     pub fn decided(&self) -> Result<Option<Checkpoint>, KafkaError> {
-        // Other stores write here too: a newer checkpoint of this one may be behind an open transaction of theirs.
+        // Other stores write here too. A newer checkpoint of this store may stand behind an open transaction of theirs.
         let (low, high) = topics::wait_until_decided(self.client, &self.consumer, self.topic, PARTITION)?;
         self.newest(low, high)
     }
@@ -143,7 +147,7 @@ fn parse(value: Option<&[u8]>) -> Result<Checkpoint, KafkaError> {
             None | Some(NO_EVENT) => None,
             Some(id) => Some(EventId::parse(id)?),
         };
-        // Before there were publishers, there was none to name.
+        // Checkpoints of the oldest versions name no publisher.
         let publisher = Publisher(words.next().map_or(Ok(Uuid::nil()), str::parse).ok()?);
         Some(Checkpoint { position, event, publisher })
     });

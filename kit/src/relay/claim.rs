@@ -1,4 +1,5 @@
-//! What a checkpoint tells the process that is about to publish from it. Pure: the relay asks, and so does the model.
+//! Decides from the newest checkpoint whether a process may publish its store, and from which position. Pure: the relay
+//! and the model both use it.
 
 use crate::{
     event::{EventId, Position},
@@ -8,47 +9,51 @@ use crate::{
     },
 };
 
-/// A process's claim to publish its store.
+/// The claim of a process to be the publisher of its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// The process.
+    /// The process that claims.
     pub publisher: Publisher,
-    /// Whether a checkpoint has said so. From then on, another one's name there means that it has taken over.
+    /// True once a committed checkpoint has named this process. From then on, a checkpoint that names another process
+    /// means that the other one has taken over.
     pub held: bool,
 }
 
 /// Why a process must not publish from a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disagreement {
-    /// Another process has written it since this one began to publish.
+    /// Another process has written the checkpoint since this one began to publish.
     TakenOver,
     /// The store does not have the event that was published last.
     StoreBehind,
 }
 
 impl Claim {
-    /// A claim that no checkpoint knows of yet.
+    /// Returns a claim that is in no checkpoint yet.
     pub fn new(publisher: Publisher) -> Self {
         Self { publisher, held: false }
     }
 
-    /// Whether it is to be written before anything is published from this checkpoint: it names another process, which
-    /// would not learn that it was replaced. Its own name is enough, whichever of its producers wrote it: on a broker
-    /// so slow that every commit costs its producer, no second one would be any better.
+    /// Returns true if the claim must be written to the checkpoint before anything is published. That is so if the
+    /// checkpoint names another process, which could not learn otherwise that it was replaced.
+    ///
+    /// A checkpoint with this process's name is enough, whichever of its producers wrote it. A broker can be so slow
+    /// that every commit costs its producer; writing the claim again with each new producer would never end there.
     pub fn must_be_rewritten(&self, checkpoint: &Checkpoint) -> bool {
         checkpoint.publisher != self.publisher
     }
 
-    /// Takes note of how a transaction ended whose checkpoint names this process: also when its producer is replaced.
+    /// Notes the outcome of a transaction whose checkpoint names this process, also if its producer is replaced.
     pub fn note(&mut self, outcome: Outcome) {
         self.held |= outcome == Outcome::Committed;
     }
 
-    /// From where to publish after this checkpoint, given the store's event at its position.
+    /// Returns the position to publish from. `stored` is the store's event at the position of the checkpoint.
     ///
-    /// The store's head alone would not tell: an older copy goes on from where it ends, with other events.
+    /// The store's head is not enough to detect an older copy of the store: such a copy continues from its end with
+    /// other events, and its head can pass the checkpoint.
     pub fn check(&mut self, checkpoint: &Checkpoint, stored: Option<EventId>) -> Result<Position, Disagreement> {
-        self.held |= !self.must_be_rewritten(checkpoint); // the answer to its commit may have been lost
+        self.held |= !self.must_be_rewritten(checkpoint); // the answer to this process's own commit may have been lost
         if self.held && self.must_be_rewritten(checkpoint) {
             return Err(Disagreement::TakenOver);
         }

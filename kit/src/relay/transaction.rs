@@ -1,15 +1,15 @@
-//! What a Kafka transaction may do next. Pure: the writer runs it on librdkafka, tests on anything.
+//! Decides the next step of a Kafka transaction. Pure: the writer runs the steps on librdkafka, tests run them on
+//! anything.
 //!
-//! It exists for two facts that no error and no callback tells.
+//! It exists because of two problems that no error and no callback reports.
 //!
-//! * In Kafka's transaction protocol a delayed commit or abort can end a *later* transaction of the same
-//!   producer (Jepsen on Bufstream 0.1.0, 2024; KIP-890 closes it, librdkafka does not have it yet:
-//!   librdkafka #5423). What tells is the time: librdkafka sends a request again only after
-//!   `retry.backoff.ms` ± 20 %. So a producer whose commit or abort failed, or took longer than three
-//!   quarters of that, is never used again; its successor's `init_transactions` bumps the epoch and fences
-//!   whatever is still under way.
-//! * An abort before the first acknowledgement can overtake the registration of its partitions
-//!   (librdkafka #4849). So an abort comes only after the records were waited for.
+//! * In Kafka's transaction protocol a delayed commit or abort can end a *later* transaction of the same producer
+//!   (Jepsen on Bufstream 0.1.0, 2024). KIP-890 closes this, but librdkafka does not have it yet (librdkafka #5423).
+//!   Only the duration shows it: librdkafka sends a request again only after `retry.backoff.ms` ± 20 %. So a producer
+//!   whose commit or abort failed, or took longer than three quarters of that, is never used again. Its successor's
+//!   `init_transactions` bumps the epoch, which fences every request that is still in flight.
+//! * An abort before the first acknowledgement can overtake the registration of its partitions (librdkafka #4849). So an
+//!   abort is sent only after waiting for the records.
 
 use std::time::Duration;
 
@@ -18,81 +18,82 @@ use crate::kafka::client::RETRY_BACKOFF;
 /// A commit or abort that took longer may have been sent twice.
 pub const SURELY_SENT_ONCE: Duration = Duration::from_millis(RETRY_BACKOFF.as_millis() as u64 * 3 / 4);
 
-/// What the driver is to do.
+/// The next thing that the caller must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Begin a transaction.
     Begin,
     /// Put every record into the producer's queue.
     Send,
-    /// Wait until every record was acknowledged, or one was not.
+    /// Wait until every record is acknowledged or one has failed.
     Drain,
-    /// Commit.
+    /// Commit the transaction.
     Commit,
-    /// Abort.
+    /// Abort the transaction.
     Abort,
-    /// Nothing more.
+    /// Stop: the transaction has ended.
     Finish(Finish),
 }
 
-/// What came of an action.
+/// The result of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Whether it went well.
+    /// The success or the kind of failure.
     pub result: Result<(), Fault>,
-    /// How long it took.
+    /// The duration of the action.
     pub took: Duration,
 }
 
-/// What kind of failure it was.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Anything after which this producer can do no more, such as a successor with its `transactional.id`, or a
-    /// transaction that stayed open for too long: the broker's answer is the same.
+    /// The producer cannot be used again. Another producer has its `transactional.id`, or its transaction exceeded the
+    /// timeout: the broker answers both in the same way.
     Fatal,
-    /// Anything else.
+    /// Any other failure.
     Failed,
 }
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Finish {
-    /// What became of its records.
+    /// The outcome for its records.
     pub outcome: Outcome,
-    /// Whether the producer may begin another one. If not, it is to be dropped and replaced.
+    /// True if the producer may begin another transaction. Otherwise it must be dropped and replaced.
     pub reusable: bool,
 }
 
-/// What became of a transaction's records.
+/// The outcome of a transaction for its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// `read_committed` readers see all of them.
+    /// All records are visible to `read_committed` readers.
     Committed,
-    /// They will never see any, once the producer's successor is initialized if it is not reusable.
+    /// No record will ever be visible to `read_committed` readers. If the producer is not reusable, this holds once its
+    /// successor is initialized.
     NotCommitted,
-    /// One or the other: the checkpoint tells, read after the successor is initialized.
+    /// Either of the two. The checkpoint shows which one, if it is read after the successor is initialized.
     Unknown,
 }
 
-/// One transaction, from before its beginning.
+/// The state of one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transaction {
     doing: Action,
-    /// A record failed: abort where the commit would be.
+    /// True if a record failed, so that the transaction is aborted instead of committed.
     failed: bool,
 }
 
 impl Transaction {
-    /// The transaction, and the first thing to do.
+    /// Returns a new transaction and its first action.
     pub fn start() -> (Self, Action) {
         (Self { doing: Action::Begin, failed: false }, Action::Begin)
     }
 
-    /// Takes what came of the last action and says what to do next.
+    /// Takes the result of the last action and returns the next one.
     pub fn next(&mut self, input: Input) -> Action {
         self.doing = match (self.doing, input.result) {
             (Action::Begin, Ok(())) => Action::Send,
-            // Nobody asked for a commit, so there is none.
+            // No commit was requested, so none can happen.
             (Action::Begin, Err(_)) | (Action::Send | Action::Drain | Action::Abort, Err(Fault::Fatal)) => {
                 finish(Outcome::NotCommitted, false)
             }
@@ -103,7 +104,7 @@ impl Transaction {
             (Action::Drain, Ok(())) if !self.failed => Action::Commit,
             (Action::Drain, _) => Action::Abort,
             (Action::Commit, Ok(())) => finish(Outcome::Committed, input.took <= SURELY_SENT_ONCE),
-            // The failed commit may have been the second copy: only the checkpoint knows.
+            // The error may be the answer to a second copy of a commit that succeeded. Only the checkpoint shows it.
             (Action::Commit, Err(Fault::Fatal | Fault::Failed)) => finish(Outcome::Unknown, false),
             (Action::Abort, result) => finish(Outcome::NotCommitted, result.is_ok() && input.took <= SURELY_SENT_ONCE),
             (Action::Finish(finish), _) => Action::Finish(finish),
@@ -200,8 +201,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: it ends within five actions; a commit is asked for at most once, and only after
-        /// every record was sent and acknowledged; and a producer is used again only after a quick, good end.
+        /// On every path the transaction ends within five actions. A commit is requested at most once, and only after
+        /// every record was sent and acknowledged. A producer is reused only after a fast and successful end.
         #[test]
         fn the_rules_hold_on_every_path(inputs in prop::collection::vec(any_input(), 5)) {
             let actions = run(inputs.clone());

@@ -1,4 +1,4 @@
-//! The transaction of [`transaction`](crate::relay::transaction), run on librdkafka.
+//! Publishes records in Kafka transactions: runs the steps of [`transaction`](crate::relay::transaction) on librdkafka.
 
 use std::{
     thread,
@@ -20,44 +20,45 @@ use crate::{
     runtime::fault::{self, Step},
 };
 
-/// How long the records of one transaction may take to be acknowledged.
+/// The timeout for the acknowledgement of one transaction's records.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Far longer than librdkafka takes to put an acknowledgement away.
+/// The longest wait until librdkafka has removed an acknowledged record from its count. It takes far less than this.
 const PUT_AWAY: Duration = Duration::from_millis(5);
 
 /// Publishes records atomically, under one fixed `transactional.id`.
 ///
-/// Two producers take turns, each beginning only after the other's commit has returned: one that begins again at once
-/// meets its own last transaction's markers and backs off for 20 ms.
+/// Two producers take turns, and each begins only after the other's commit has returned. A producer that begins again at
+/// once meets the markers of its own last transaction and backs off for 20 ms.
 ///
-/// It is taken by value: a producer of unknown fate cannot be used again.
+/// [`commit`](Self::commit) takes the writer by value, so that a producer whose last commit is uncertain cannot be used
+/// again.
 pub struct Writer {
-    /// The first one is next.
+    /// The first one commits next.
     turns: [Producer; 2],
 }
 
-/// How a transaction ended, and who may begin the next one.
+/// The end of a transaction, and the writer for the next one.
 pub struct Finished {
-    /// What became of the records.
+    /// The outcome for the records.
     pub outcome: Outcome,
-    /// The writer, unless it is to be replaced by a new one.
+    /// The writer, or `None` if a new one must be opened.
     pub writer: Option<Writer>,
-    /// The first thing that went wrong, if anything did.
+    /// The first error, if there was one.
     pub error: Option<KafkaError>,
 }
 
 impl Writer {
-    /// Opens a writer. Before it returns, every earlier holder of `transactional_id` is fenced in all its turns, and
-    /// what it left open is aborted. A fixed id per store does that at once after a crash; a random one would hold up
-    /// every `read_committed` reader until the transaction's timeout.
+    /// Opens a writer. When it returns, both producers of every earlier writer with this `transactional_id` are fenced
+    /// and their open transactions are aborted. With a fixed id per store this happens at once after a crash. With a
+    /// random id, the open transaction would block every `read_committed` reader until its timeout.
     pub fn open(client: &Client, transactional_id: &str) -> Result<Self, KafkaError> {
         let turn = |number: u8| open(client, &format!("{transactional_id}-{number}"));
-        // One after the other, turn 0 first: the first commit is turn 0's, and claim.rs rests on it.
+        // In this order, turn 0 first: the first commit is turn 0's, and claim.rs depends on it.
         step(Step::Open, || Ok(Self { turns: [turn(0)?, turn(1)?] }))
     }
 
-    /// Publishes the records in one transaction. Blocks for some ten seconds at most.
+    /// Publishes the records in one transaction. Blocks for about ten seconds at most.
     pub fn commit(self, records: &[Record]) -> Finished {
         let [producer, other] = self.turns;
         let librdkafka = producer.librdkafka();
@@ -93,8 +94,8 @@ impl Writer {
 fn open(client: &Client, transactional_id: &str) -> Result<Producer, KafkaError> {
     let producer = Producer::create(&client.transactional_producer(transactional_id))?;
     let librdkafka = producer.librdkafka();
-    // librdkafka looks for a coordinator at once only over a connection to a broker that it knows by its number, and
-    // else half a second later: the first question finds out the numbers, the second connects.
+    // librdkafka looks for the transaction coordinator at once only if it is connected to a broker whose id it knows;
+    // otherwise it waits half a second. The first request learns the ids, the second one connects.
     for _ in 0..2 {
         librdkafka.client().fetch_metadata(None, ANSWER)?;
     }
@@ -102,8 +103,8 @@ fn open(client: &Client, transactional_id: &str) -> Result<Producer, KafkaError>
     Ok(producer)
 }
 
-/// Waits for the acknowledgements, and then for the moment until librdkafka has put away the last of them: a commit
-/// that finds one still there polls for a whole 100 ms.
+/// Waits for the acknowledgements, and then until librdkafka counts no record in flight any more. A commit that still
+/// finds one polls for a whole 100 ms.
 fn drain(producer: &Producer) -> Result<(), KafkaError> {
     producer.wait(DRAIN)?;
     let began = Instant::now();
@@ -113,12 +114,12 @@ fn drain(producer: &Producer) -> Result<(), KafkaError> {
     Ok(())
 }
 
-/// Does a step, unless a test wants it otherwise.
+/// Runs a step. A test may disturb it; see [`fault`].
 fn step<T>(step: Step, action: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     fault::around(step, || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut), action)
 }
 
-/// What an error means for the producer.
+/// Tells a fatal error of the producer from any other failure.
 fn kind(error: &KafkaError) -> Fault {
     if let KafkaError::Transaction(error) = error
         && error.is_fatal()

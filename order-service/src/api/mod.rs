@@ -134,14 +134,12 @@ fn unknown(id: StreamId) -> CallError {
 }
 
 fn to_call_error(id: StreamId, error: ExecuteError<Rejection>) -> CallError {
-    match error {
-        ExecuteError::Rejected(Rejection::Exists { differing }) => CallError::RequestIdReused { differing },
-        ExecuteError::Rejected(Rejection::Unknown) => unknown(id),
-        // Only what is recorded of payments is ever refused for this.
-        ExecuteError::Rejected(Rejection::Contradicted) => CallError::Internal,
-        ExecuteError::Load(error) => error.into(),
-        ExecuteError::Commit(error) => error.into(),
-    }
+    CallError::of(error, |rejection| match rejection {
+        Rejection::Exists { differing } => CallError::RequestIdReused { differing },
+        Rejection::Unknown => unknown(id),
+        // Only outcomes of payments are ever rejected for this.
+        Rejection::Contradicted => CallError::Internal,
+    })
 }
 
 fn to_message(id: StreamId, order: &Loaded<Order>) -> Result<message::Order, CallError> {

@@ -1,5 +1,5 @@
-//! The audits of both services find nothing in sound stores, and find each fault that is planted in a copy of a store, in
-//! the gateway's ledger, or in a topic.
+//! Runs the audits of both services. They must find nothing in sound stores, and each fault that is planted in a copy
+//! of a store, in the gateway's ledger, or in a topic.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,5 @@
-//! Runs the five readers under `consumers/` on topics that also hold aborted, invalid and repeated records. All must print
-//! the same.
+//! Runs the five readers under `consumers/` on topics that also hold aborted, invalid and repeated records. All must
+//! print the same events.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -50,9 +50,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     println!("    {} orders paid, declined and cancelled", 3 * ORDERS);
 
     let skipped = write_what_is_odd(&brokers)?;
-    println!(
-        "    added: two aborted events, records that are not events, and an event of an unknown type, published twice"
-    );
+    println!("    added: two aborted events, records that are not events, one event of an unknown type twice");
 
     let compare = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../consumers/compare");
     let said = tools::run(Command::new(compare).arg(&brokers))?;
@@ -66,10 +64,10 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
 
 fn place(url: &str, amount: i64) -> anyhow::Result<String> {
     let order: Value = ureq::post(url).send_json(json!({"amount": amount}))?.body_mut().read_json()?;
-    order["orderId"].as_str().map(str::to_owned).context("an order without an id")
+    order["orderId"].as_str().map(str::to_owned).context("the answer has no order id")
 }
 
-/// Writes unusual records to one partition, so that one fetch returns them all. Returns the number of records that are not
+/// Writes unusual records to one partition, so that one fetch returns them all. Returns how many of them are not
 /// events.
 fn write_what_is_odd(brokers: &str) -> anyhow::Result<usize> {
     let producer: BaseProducer =

@@ -1,6 +1,6 @@
-//! Runs each crash point of both services under load. The process crashes before and after every step, repeats the step,
-//! loses its answer, or fails at it. After each, an order must be paid. At the end no event may be lost, duplicated or
-//! out of order.
+//! Runs each crash point of both services under load. The process crashes before and after every step, repeats it,
+//! loses its answer, or fails at it. After each crash point an order must be paid. At the end no event may be lost,
+//! duplicated or out of order.
 
 use std::{
     fmt::Debug,
@@ -91,7 +91,7 @@ impl Point {
             }
             ensure!(Instant::now() < deadline, "{} was not reached within {MET:?}: {}", met(), service.last_lines());
             if step == "SetAside" {
-                // The service may have read the first records before it armed the crash point.
+                // The service may have read the first records before it noticed the crash point.
                 world.write_bad_records(self.service.reads(), 1)?;
             }
             thread::sleep(Duration::from_millis(20));

@@ -66,9 +66,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     ensure!(code == Some(0), "{code:?}: {said}");
     let settled = reader.wait_until(&brokers, "order-events", |records| records.len() >= 2 * EARLY)?;
     wait_for_letters(&service, &brokers, UNKNOWN, 2)?;
-    println!(
-        "    replayed, with the replay killed {KILLS} times and the service once; records that fail again are listed again"
-    );
+    println!("    replayed, with {KILLS} kills of the replay and one of the service; what fails again is listed again");
 
     let retried = reader.read(&brokers, RETRIES)?;
     let mut findings = Vec::new();

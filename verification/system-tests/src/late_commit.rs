@@ -1,7 +1,7 @@
-//! The late commit: a copy of a commit that arrives when the next transaction is under way, and ends that one.
+//! Reproduces a late commit: a delayed copy of a commit arrives during the next transaction, and ends that one.
 //!
-//! Kafka's protocol allows it (Jepsen on Bufstream 0.1.0, 2024), and no error and no callback tells. First it is shown
-//! to happen with a producer as everyone writes it, then that the relay's writer keeps the topic exact.
+//! Kafka's protocol allows it (Jepsen on Bufstream 0.1.0, 2024), and no error and no callback reports it. The test
+//! first shows the flaw with an ordinary producer, then that the relay's writer keeps the topic exact.
 
 use std::{thread, time::Duration};
 
@@ -21,7 +21,7 @@ const NAIVE: &str = "naive";
 const OURS: &str = "ours";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs both, and says what was found wrong with ours.
+/// Runs both producers, and returns the findings for the relay's writer.
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let Ground { jars, reader, .. } = ground;
     let directory = tempfile::tempdir()?;
@@ -35,9 +35,9 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let seen = reader.read_values(&brokers, NAIVE)?;
     ensure!(
         seen == ["first", "second, aborted"],
-        "the flaw did not show: the naive producer's topic holds {seen:?}; is the test still a test?"
+        "the flaw did not appear, so this test proves nothing: the naive producer's topic holds {seen:?}"
     );
-    println!("    a naive producer: the late commit was taken, and a read_committed reader sees what was aborted");
+    println!("    a naive producer: the late commit was accepted, and a read_committed reader sees an aborted record");
 
     let mut findings = ours(&brokers, &proxy, reader).context("the relay's writer")?;
     let seen = reader.read_values(&brokers, OURS)?;
@@ -47,7 +47,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     Ok(vec![("late commit", (1, findings))])
 }
 
-/// Commits, gets its answer, begins again: the late copy of the first commit ends the second transaction.
+/// Commits, gets the answer, and begins again. The late copy of the first commit ends the second transaction.
 fn naive(brokers: &str, proxy: &Proxy) -> anyhow::Result<()> {
     let producer: ThreadedProducer<DefaultProducerContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).set("transactional.id", NAIVE).create()?;
@@ -55,12 +55,12 @@ fn naive(brokers: &str, proxy: &Proxy) -> anyhow::Result<()> {
     producer.begin_transaction()?;
     publish(&producer, "first")?;
     proxy.keep_next_end();
-    producer.commit_transaction(PATIENCE)?; // librdkafka has sent it again, and says that all is well
+    producer.commit_transaction(PATIENCE)?; // librdkafka has repeated the request, and reports success
 
     producer.begin_transaction()?;
     publish(&producer, "second, aborted")?;
     let code = proxy.deliver_kept()?;
-    ensure!(code == 0, "the broker refused the late commit with error {code}; is the test still a test?");
+    ensure!(code == 0, "the broker rejected the late commit with error {code}, so this test proves nothing");
     let _ = producer.abort_transaction(PATIENCE); // too late
     Ok(())
 }
@@ -72,7 +72,8 @@ fn publish(producer: &ThreadedProducer<DefaultProducerContext>, value: &str) -> 
     Ok(())
 }
 
-/// The same with the writer: it is not used again, and its successor has fenced the late copy before it begins.
+/// Does the same with the relay's writer. It is not used again, and its successor fences the late copy before it
+/// begins.
 #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
 fn ours(brokers: &str, proxy: &Proxy, reader: &Reader) -> anyhow::Result<Vec<String>> {
     let mut findings = Vec::new();
@@ -91,7 +92,7 @@ fn ours(brokers: &str, proxy: &Proxy, reader: &Reader) -> anyhow::Result<Vec<Str
     let writer = match ended.writer {
         None => Writer::open(&client, OURS)?,
         Some(writer) => {
-            findings.push("the writer would be used again".to_owned());
+            findings.push("the writer may be used again after a slow commit".to_owned());
             writer
         }
     };
@@ -99,10 +100,10 @@ fn ours(brokers: &str, proxy: &Proxy, reader: &Reader) -> anyhow::Result<Vec<Str
     proxy.stall_next_end();
     let second = record("second");
     let committing = thread::spawn(move || writer.commit(&[second]));
-    proxy.wait_until_stalled()?; // its record is on the broker, and its commit is not
+    proxy.wait_until_stalled()?; // the broker has its record, but not its commit
     let code = proxy.deliver_kept()?;
     if code == 0 {
-        findings.push("the broker took the late commit".to_owned());
+        findings.push("the broker accepted the late commit".to_owned());
     }
     let seen = reader.read_values(brokers, OURS)?;
     if seen != ["first"] {
@@ -113,6 +114,6 @@ fn ours(brokers: &str, proxy: &Proxy, reader: &Reader) -> anyhow::Result<Vec<Str
     if ended.outcome != Outcome::Committed {
         bail!("the second commit ended {:?}: {:?}", ended.outcome, ended.error);
     }
-    println!("    the relay's writer: replaced after the slow commit; the late one was refused with error {code}");
+    println!("    the relay's writer: replaced after the slow commit; the late one was rejected with error {code}");
     Ok(findings)
 }

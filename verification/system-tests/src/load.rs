@@ -1,4 +1,4 @@
-//! The load, and its books: which order each request id was answered with.
+//! Places orders over HTTP, and records the order that answered each request id.
 
 use std::{
     collections::HashMap,
@@ -13,17 +13,17 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-/// Callers at the same time; each waits for its answer.
+/// The number of concurrent callers. Each waits for its answer.
 const CALLERS: u64 = 8;
 
-/// The pause of a caller between two calls: together they place some 350 orders a second, for long enough that
-/// every fault has its share.
+/// The pause of a caller between two calls. Together they place some 350 orders a second, so the load lasts long enough
+/// for every fault.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long one caller keeps repeating one call.
+/// A caller retries a call for this time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The answered order of each request id.
+/// The order ids of all answers, by request id.
 pub(crate) type Books = HashMap<String, String>;
 
 pub(crate) struct Load {
@@ -33,7 +33,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts placing this many orders.
+    /// Starts the callers, which place this many orders.
     #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     pub(crate) fn start(url: &str, orders: u64) -> Self {
         let (placed, books) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Books::new())));
@@ -60,19 +60,19 @@ impl Load {
         self.placed.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many orders are placed.
+    /// Waits until this many orders are placed.
     #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn wait_for(&self, orders: u64) -> anyhow::Result<()> {
         while self.placed() < orders {
             if self.callers.iter().all(JoinHandle::is_finished) {
-                bail!("the callers have given up after {} orders", self.placed());
+                bail!("all callers have stopped after {} orders", self.placed());
             }
             thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
 
-    /// Waits for the last order, and returns the books.
+    /// Waits for the last order, and returns the recorded answers.
     pub(crate) fn finish(self) -> anyhow::Result<Books> {
         for caller in self.callers {
             caller.join().map_err(|_panic| anyhow::anyhow!("a caller panicked"))??;
@@ -81,13 +81,13 @@ impl Load {
     }
 }
 
-/// Places orders one after the other, each until it is answered, and returns their ids.
+/// Places orders one after the other, retrying each until it is answered, and returns their ids.
 pub(crate) fn place_some(url: &str, request_ids: impl IntoIterator<Item = String>) -> anyhow::Result<Vec<String>> {
     let agent = agent();
     request_ids.into_iter().map(|request_id| place_until_answered(&agent, url, &request_id)).collect()
 }
 
-/// Places so many orders at a steady rate, and returns when each was answered.
+/// Places orders at a steady rate, and returns the time of each answer.
 #[expect(clippy::disallowed_methods, reason = "the rate")]
 pub(crate) fn place_at(url: &str, name: &str, rate: u64, orders: u64) -> anyhow::Result<Vec<(String, Instant)>> {
     let began = Instant::now();
@@ -106,24 +106,24 @@ pub(crate) fn place_at(url: &str, name: &str, rate: u64, orders: u64) -> anyhow:
     thread::scope(|scope| {
         let callers: Vec<_> = (0..CALLERS).map(|number| scope.spawn(move || caller(number))).collect();
         let placed =
-            callers.into_iter().map(|caller| caller.join().map_err(|_panic| anyhow::anyhow!("it panicked"))?);
+            callers.into_iter().map(|caller| caller.join().map_err(|_panic| anyhow::anyhow!("a caller panicked"))?);
         Ok(placed.collect::<anyhow::Result<Vec<_>>>()?.concat())
     })
 }
 
-/// Places an order if it is answered at once.
+/// Places an order with a single call.
 pub(crate) fn place_once(url: &str, request_id: &str) -> anyhow::Result<String> {
     place(&agent(), url, request_id)
 }
 
-/// Places orders, answered or not, until told to stop.
+/// Places orders until `stop` is set, and ignores failures.
 pub(crate) fn place_until(url: &str, name: &str, stop: &AtomicBool) {
     let agent = agent();
     let numbers = (0..).take_while(|_: &u64| !stop.load(Ordering::Relaxed));
     numbers.for_each(|number| drop(place(&agent, url, &format!("{name}-{number}"))));
 }
 
-/// Repeats some calls whose answers are known: how many, and what was answered otherwise.
+/// Repeats some answered calls. Returns their number, and a finding for each answer that differs.
 pub(crate) fn repeat(url: &str, books: &Books, calls: usize) -> anyhow::Result<(usize, Vec<String>)> {
     let agent = agent();
     let mut findings = Vec::new();
@@ -136,7 +136,7 @@ pub(crate) fn repeat(url: &str, books: &Books, calls: usize) -> anyhow::Result<(
     Ok((calls.min(books.len()), findings))
 }
 
-/// Calls as a caller does who gives up on one after a while.
+/// Returns an HTTP client with a timeout of 5 seconds.
 pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into()
 }
@@ -153,7 +153,7 @@ fn order(request_id: &str) -> Value {
     json!({"amount": 500, "requestId": request_id})
 }
 
-/// Makes one call until it has an answer, with the same body each time, as a careful caller does.
+/// Retries a call with the same body until it is answered.
 #[expect(clippy::disallowed_methods, reason = "a short pause between two attempts")]
 pub(crate) fn until_answered(agent: &ureq::Agent, url: &str, body: &Value) -> anyhow::Result<Value> {
     let deadline = Instant::now() + PATIENCE;
@@ -171,5 +171,5 @@ fn call(agent: &ureq::Agent, url: &str, body: &Value) -> anyhow::Result<Value> {
 }
 
 pub(crate) fn order_id(order: &Value) -> anyhow::Result<String> {
-    order["orderId"].as_str().map(str::to_owned).context("an order without an id")
+    order["orderId"].as_str().map(str::to_owned).context("the answer has no order id")
 }

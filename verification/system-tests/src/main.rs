@@ -1,9 +1,10 @@
-//! Both programs on a real Kafka broker, under load and with faults, checked from outside.
+//! Runs both programs on a real Kafka broker, under load and with faults, and checks them from outside.
 //!
-//! One command: `cargo run -p system-tests`. It needs a JDK of 17 and Maven (for the broker's jars), Python 3 with venv
-//! (for the reader), and Node.js and Go (for the readers under `consumers/`); where one is missing it says so and fails.
+//! Start it with `cargo run -p system-tests`. It needs JDK 17 and Maven (for the broker's jars), Python 3 with venv
+//! (for the reader), Node.js and Go (for the readers under `consumers/`), and Perl and CMake (for OpenSSL and
+//! librdkafka). If one is missing, it names it and fails.
 
-#![expect(clippy::print_stdout, reason = "it reports to a person")]
+#![expect(clippy::print_stdout, reason = "the output is the report")]
 
 mod audit;
 mod chaos;
@@ -34,36 +35,36 @@ use clap::Parser;
 
 use crate::{checks::Findings, reader::Reader};
 
-/// Both programs on a real Kafka broker, with faults, checked by a foreign reader.
+/// Runs both programs on a real Kafka broker, with faults, and checks the topics with an independent reader.
 #[derive(Parser)]
 struct Args {
-    /// How many orders are placed
+    /// The number of orders that `faults` places
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..))]
     orders: u64,
 
-    /// What the faults that come at random are made of; a run is repeated by its seed
+    /// The seed of random faults. The same seed repeats a run
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
-    /// How many runs `chaos` has; each has the next seed
+    /// The number of runs of `chaos`. Each uses the next seed
     #[arg(long, default_value_t = 1)]
     runs: u64,
 
-    /// Run just one scenario; `chaos` and `figures` run only so
+    /// Run one scenario only. `chaos` and `figures` run only with this flag
     #[arg(long, value_name = "NAME", value_parser = SCENARIOS.map(|(name, ..)| name))]
     only: Option<String>,
 }
 
-/// These run only when asked for: one takes long, and one finds nothing, it measures.
+/// Scenarios that run only with `--only`: `chaos` takes long, and `figures` measures instead of testing.
 const ASKED_FOR: [&str; 2] = ["chaos", "figures"];
 
-/// What the scenarios run with.
+/// The resources and settings of the scenarios.
 struct Ground {
     jars: PathBuf,
     programs: PathBuf,
-    /// The same with crash points.
+    /// The directory of the programs that are built with crash points.
     programs_with_faults: PathBuf,
-    /// What is kept from one call to the next, and logs when something is found.
+    /// A directory that is kept between calls: downloads, builds, and the logs of a run with findings.
     kept: PathBuf,
     reader: Reader,
     orders: u64,
@@ -71,22 +72,22 @@ struct Ground {
     runs: u64,
 }
 
-/// What was compared, and what was found.
+/// The rows of the report: the number of compared items, and the findings.
 type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
 const SCENARIOS: [(&str, &str, Scenario); 11] = [
-    ("late-commit", "a late commit, held back by a proxy", late_commit::run),
+    ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
-    ("refusals", "a service that refuses to go on, and what settles it", refusals::run),
-    ("dead-letters", "what cannot be read, and is put back", dead_letters::run),
-    ("audit", "audits, and what is planted for them to find", audit::run),
+    ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
+    ("dead-letters", "dead letters and their replay", dead_letters::run),
+    ("audit", "audits, and faults that are planted for them", audit::run),
     ("consumers", "readers in other languages", consumers::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),
     ("crash-points", "each crash point of both services", crash_points::run),
-    ("chaos", "faults at random on three brokers", chaos::run),
+    ("chaos", "random faults on three brokers", chaos::run),
     ("figures", "figures", figures::run),
 ];
 
@@ -109,7 +110,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         jars: kafka::jars(&kept)?,
         reader: Reader::prepare(&kept)?,
         programs_with_faults: services::build_with_faults(&kept)?,
-        programs: services::build()?, // after those with faults, which are built in the same place
+        programs: services::build()?, // last, because both builds use the same directory
         kept,
         orders: args.orders,
         seed: args.seed,

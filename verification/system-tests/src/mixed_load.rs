@@ -1,5 +1,5 @@
-//! Load of every kind: orders whose payments are charged, declined, fail at first, lose their answers; repeats; and
-//! cancellations at any time. Its books say what was answered.
+//! Places a mixed load, and records all answers: payments that are charged, are declined, fail at first, or lose their
+//! answers, repeated requests, and cancellations at any time.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 
 use crate::load;
 
-/// Callers at the same time; each waits for its answer.
+/// The number of concurrent callers. Each waits for its answer.
 const CALLERS: u64 = 6;
 
-/// The longest pause of a caller between two orders, in milliseconds.
+/// The maximum pause of a caller between two orders, in milliseconds.
 const PAUSE: u64 = 80;
 
-/// Amounts, how often of a hundred, and what becomes of their orders unless they are cancelled.
+/// Amounts, their percentage of all orders, and the last event of such an order unless it is cancelled.
 const AMOUNTS: [(i64, u32, &str); 8] = [
     (500, 64, "order_paid"),
     (4001, 8, "order_payment_failed"),
@@ -34,26 +34,27 @@ const AMOUNTS: [(i64, u32, &str); 8] = [
     (6003, 4, "order_paid"),
 ];
 
-/// How often of a hundred an order is cancelled, and how often the same call is made again.
+/// The percentage of orders that are cancelled.
 const CANCELLED: u32 = 20;
+/// The percentage of orders whose call is repeated.
 const REPEATED: u32 = 10;
 
 /// An order that was answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
     pub(crate) amount: i64,
-    /// Whether a cancellation was answered.
+    /// True if a cancellation was answered.
     pub(crate) cancelled: bool,
 }
 
 impl Placed {
-    /// Whether an order may end so.
+    /// Returns true if this event may be the last one of the order.
     pub(crate) fn may_end(&self, event: &str) -> bool {
         let uncancelled = AMOUNTS.iter().find(|(amount, ..)| *amount == self.amount).map(|(_, _, end)| *end);
         if !self.cancelled {
             return uncancelled == Some(event);
         }
-        // Of one that had failed before, the cancellation changes nothing.
+        // A cancellation after a failed payment changes nothing.
         match event {
             "order_cancelled" => true,
             "order_refunded" => self.amount != 4001,
@@ -66,7 +67,7 @@ impl Placed {
 /// The answered orders by their ids.
 pub(crate) type Books = HashMap<String, Placed>;
 
-/// Callers that go on until they are stopped.
+/// Callers that place orders until they are stopped.
 pub(crate) struct MixedLoad {
     callers: Vec<JoinHandle<anyhow::Result<()>>>,
     stop: Arc<AtomicBool>,
@@ -75,7 +76,7 @@ pub(crate) struct MixedLoad {
 }
 
 impl MixedLoad {
-    /// Starts the callers. `name` keeps their request ids apart from those of others, `seed` says what they do.
+    /// Starts the callers. `name` makes their request ids unique, and `seed` determines their calls.
     #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     pub(crate) fn start(url: &str, name: &str, seed: u64) -> Self {
         let (stop, placed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -109,7 +110,7 @@ impl MixedLoad {
         self.placed.load(Ordering::Relaxed)
     }
 
-    /// Waits for the last answers, and returns the books.
+    /// Waits for the last answers, and returns the recorded answers.
     pub(crate) fn finish(self) -> anyhow::Result<Books> {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers {
@@ -126,8 +127,8 @@ struct Caller {
 }
 
 impl Caller {
-    /// Places one order, perhaps again, perhaps cancels it, and returns what was answered.
-    #[expect(clippy::disallowed_methods, reason = "a caller takes its time")]
+    /// Places one order, sometimes repeats the call or cancels the order, and returns what was answered.
+    #[expect(clippy::disallowed_methods, reason = "callers pause between calls")]
     fn one(&mut self, request_id: &str) -> anyhow::Result<(String, Placed)> {
         let amount = self.amount();
         let body = json!({"amount": amount, "requestId": request_id});
@@ -166,7 +167,7 @@ impl Caller {
     }
 }
 
-/// The part of an answer that says how the order was taken; what has become of it since may differ.
+/// Returns the fields of an answer that never change. The state of the order may differ between two answers.
 fn as_taken(order: &Value) -> [&Value; 4] {
     ["orderId", "amount", "currencyCode", "createTime"].map(|field| &order[field])
 }

@@ -1,5 +1,5 @@
-//! A proxy before a broker that knows the requests of Kafka's protocol well enough to disturb just one kind of them, or
-//! to hold back the end of a transaction (`EndTxn`), which no general proxy can.
+//! A proxy in front of a broker that parses Kafka's requests far enough to disturb a single kind, or to delay the end
+//! of a transaction (`EndTxn`). A general proxy cannot do this.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -15,15 +15,15 @@ use std::{
 use anyhow::{Context as _, bail};
 use socket2::SockRef;
 
-/// The number of `EndTxn` in Kafka's protocol.
+/// The API key of `EndTxn` in Kafka's protocol.
 const END_TXN: i16 = 26;
 
-/// From this version on, answers to `EndTxn` have a header with tags.
+/// From this version on, responses to `EndTxn` have a header with tagged fields.
 const FLEXIBLE: i16 = 3;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A kind of request, by its number in Kafka's protocol.
+/// Kinds of requests, with their API keys in Kafka's protocol.
 pub(crate) const REQUESTS: [(&str, i16); 9] = [
     ("Produce", 0),
     ("Fetch", 1),
@@ -36,20 +36,20 @@ pub(crate) const REQUESTS: [(&str, i16); 9] = [
     ("EndTxn", END_TXN),
 ];
 
-/// What the wire does to requests of a kind, or to their answers.
+/// A disturbance of requests of one kind, or of their answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// The connection ends, and the request with it.
+    /// The connection is closed, and the request is lost.
     Cut,
-    /// The same with a reset.
+    /// The connection is reset, and the request is lost.
     Reset,
-    /// The request arrives; its answer does not, and the connection ends.
+    /// The request arrives. Its answer is lost, and the connection is closed.
     LoseTheAnswer,
-    /// The request comes late, and everything behind it.
+    /// The request is delayed, and everything behind it.
     Slow,
     /// Neither the request nor anything after it arrives, and the connection stays open.
     BlackHole,
-    /// The connection ends; the request arrives all the same, when everybody has gone on.
+    /// The connection is closed. The request arrives later, after its sender's timeout.
     Late,
 }
 
@@ -58,28 +58,28 @@ impl Wire {
         [Self::Cut, Self::Reset, Self::LoseTheAnswer, Self::Slow, Self::BlackHole, Self::Late];
 }
 
-/// How late a slow request comes: more than a commit may take, and less than a time-out.
+/// The delay of a slow request: longer than a commit may take, and shorter than a timeout.
 const SLOW: Duration = Duration::from_millis(700);
 
-/// When a late one arrives: its sender has given it up.
+/// The delay of a late request. Its sender has given up by then.
 const LATE: Duration = Duration::from_secs(3);
 
 /// A disturbance of the next requests of a kind.
 struct Rule {
     request: i16,
     wire: Wire,
-    /// How many are yet to come.
+    /// The number of requests that are still to be disturbed.
     times: u32,
 }
 
-/// What becomes of the next `EndTxn`.
+/// The handling of the next `EndTxn`.
 #[derive(Default)]
 enum Plan {
     #[default]
     Forward,
-    /// It is kept, and its connection is cut, as if it were still under way somewhere.
+    /// It is kept and its connection is closed, as if the request were still in flight.
     Keep,
-    /// It waits here until released, with its connection open.
+    /// It waits until it is released, and its connection stays open.
     Stall,
 }
 
@@ -89,11 +89,11 @@ struct State {
     kept: Option<Vec<u8>>,
     stalled: bool,
     rules: Vec<Rule>,
-    /// Whether a rule was followed.
+    /// True if a rule was applied since the last call of [`Proxy::heal`].
     has_disturbed: bool,
 }
 
-/// The proxy. Its threads end with their connections, or with the process.
+/// A running proxy. Its threads end with their connections, or with the process.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -102,7 +102,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Carries every connection of a free port to the broker.
+    /// Listens on a free port, and forwards every connection to the broker.
     #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
     pub(crate) fn start(broker: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -112,7 +112,7 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let own = own.clone();
                 thread::spawn(move || {
-                    let _ = own.carry(client); // a broken connection is the client's to mend
+                    let _ = own.carry(client); // the client reconnects after an error
                 });
             }
         });
@@ -128,7 +128,7 @@ impl Proxy {
         self.change(|state| state.rules.push(Rule { request, wire, times }));
     }
 
-    /// Takes back what has not come by now, and says whether anything has since the last time.
+    /// Removes the remaining rules. Returns true if any was applied since the last call.
     pub(crate) fn heal(&self) -> bool {
         let mut has_disturbed = false;
         self.change(|state| {
@@ -138,7 +138,7 @@ impl Proxy {
         has_disturbed
     }
 
-    /// Keeps the next `EndTxn` and cuts its connection.
+    /// Keeps the next `EndTxn` and closes its connection.
     pub(crate) fn keep_next_end(&self) {
         self.change(|state| state.plan = Plan::Keep);
     }
@@ -148,7 +148,7 @@ impl Proxy {
         self.change(|state| state.plan = Plan::Stall);
     }
 
-    /// Waits until an `EndTxn` waits here.
+    /// Waits until an `EndTxn` is stalled.
     pub(crate) fn wait_until_stalled(&self) -> anyhow::Result<()> {
         let (state, changed) = &*self.shared;
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +161,7 @@ impl Proxy {
         self.change(|state| state.stalled = false);
     }
 
-    /// Delivers the kept `EndTxn` now, and returns the broker's error code: 0 if it ended a transaction.
+    /// Delivers the kept `EndTxn`, and returns the broker's error code. 0 means that it ended a transaction.
     pub(crate) fn deliver_kept(&self) -> anyhow::Result<i16> {
         let kept = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).kept.take();
         let request = kept.context("no EndTxn was kept")?;
@@ -170,9 +170,9 @@ impl Proxy {
         broker.set_read_timeout(Some(PATIENCE))?;
         send(&mut broker, &request)?;
         let answer = receive(&mut broker)?;
-        // The correlation id (4), tags if flexible (1), the throttle time (4), the error code (2).
+        // Response: correlation id (4 bytes), tagged fields if flexible (1), throttle time (4), error code (2).
         let at = if version >= FLEXIBLE { 9 } else { 8 };
-        let code = answer.get(at..at + 2).context("a short answer")?;
+        let code = answer.get(at..at + 2).context("the answer is too short")?;
         Ok(i16::from_be_bytes([code[0], code[1]]))
     }
 
@@ -185,7 +185,7 @@ impl Proxy {
         let (answered, reset) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let (lost, is_reset) = (Arc::clone(&answered), Arc::clone(&reset));
         thread::spawn(move || {
-            // Whole answers, so that one that is to be lost is lost whole.
+            // Forward complete answers only, so that an answer is lost as a whole.
             while let Ok(answer) = receive(&mut answers) {
                 if !lost.load(Ordering::Relaxed) || send(&mut back, &answer).is_err() {
                     break;
@@ -206,7 +206,7 @@ impl Proxy {
                 None => {}
                 Some(Wire::Cut) => return cut(),
                 Some(Wire::Reset) => {
-                    // With the last end that is dropped, and with no farewell before it.
+                    // With a linger of zero, dropping the last handle sends a reset. Do not shut down before it.
                     SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
                     reset.store(true, Ordering::Relaxed);
                     return broker.shutdown(Shutdown::Both);
@@ -231,7 +231,7 @@ impl Proxy {
         }
     }
 
-    /// What is to become of a request of a kind.
+    /// Returns the disturbance for a request of this kind, and counts it.
     fn disturbance(&self, kind: i16) -> Option<Wire> {
         let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         let index = state.rules.iter().position(|rule| rule.request == kind)?;
@@ -245,7 +245,7 @@ impl Proxy {
         Some(wire)
     }
 
-    /// Follows the plan for an `EndTxn`; true: its connection is to be cut.
+    /// Applies the plan to an `EndTxn`. Returns true if its connection must be closed.
     fn intercept(&self, request: &[u8]) -> bool {
         let (state, changed) = &*self.shared;
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);

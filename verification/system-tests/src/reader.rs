@@ -1,4 +1,4 @@
-//! The reader that shares no code with the services: Python, with Confluent's client.
+//! Runs the reader in Python. It uses Confluent's client, and shares no code with the services.
 
 use std::{
     collections::HashSet,
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::tools;
 
-/// A record, as the reader decoded it.
+/// A record that the reader has decoded.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Record {
     pub(crate) partition: i32,
@@ -26,11 +26,11 @@ pub(crate) struct Record {
     pub(crate) event_id: String,
     pub(crate) order_id: String,
     pub(crate) version: u64,
-    /// The name of what is set in the `oneof`.
+    /// The name of the field that is set in the `oneof`.
     pub(crate) event: Option<String>,
 }
 
-/// Longer than anything takes to be published.
+/// Timeout for events to be published.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Reader {
@@ -39,7 +39,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Makes a virtual environment unless it is there, and the protobuf classes from the contracts.
+    /// Creates a virtual environment unless it exists, and generates the protobuf classes from the contracts.
     pub(crate) fn prepare(kept: &Path) -> anyhow::Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let environment = kept.join("venv");
@@ -62,7 +62,7 @@ impl Reader {
         Ok(Self { python, classes })
     }
 
-    /// Everything that a `read_committed` reader sees of the topic now.
+    /// Returns all records of the topic that a `read_committed` reader sees now.
     pub(crate) fn read(&self, brokers: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
         let (module, message) = match topic {
             "order-events" => ("orders.events.v1.order_event_pb2", "OrderEvent"),
@@ -72,7 +72,7 @@ impl Reader {
         lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    /// Reads again and again until it sees enough.
+    /// Reads the topic repeatedly until `enough` returns true.
     pub(crate) fn wait_until(
         &self,
         brokers: &str,
@@ -89,7 +89,7 @@ impl Reader {
         }
     }
 
-    /// Reads until it sees each of these orders.
+    /// Reads the topic repeatedly until it has a record of each order.
     pub(crate) fn wait_for(&self, brokers: &str, topic: &str, orders: &[String]) -> anyhow::Result<Vec<Record>> {
         self.wait_until(brokers, topic, |records| {
             let seen: HashSet<_> = records.iter().map(|record| &record.order_id).collect();
@@ -97,7 +97,7 @@ impl Reader {
         })
     }
 
-    /// The same of a topic whose values are text.
+    /// Returns all values of a topic whose values are text.
     pub(crate) fn read_values(&self, brokers: &str, topic: &str) -> anyhow::Result<Vec<String>> {
         Ok(self.run(&[brokers, topic])?.lines().map(str::to_owned).collect())
     }

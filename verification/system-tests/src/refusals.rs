@@ -1,5 +1,5 @@
-//! A service that refuses to go on, and the command that settles each case: an older copy of the store, a checkpoint
-//! that is lost, another cluster; and a store that has gone its own way, which no command settles.
+//! Makes a service refuse to continue, and settles each case with its command: an older copy of the store, a lost
+//! checkpoint, another cluster. A store that has diverged from its topic is refused, and no command settles it.
 
 use std::{
     fs,
@@ -30,13 +30,13 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let kafka = Kafka::start(jars, &first)?;
     let brokers = kafka.address();
 
-    kafka.create_topic(TOPIC)?; // as Kafka makes topics by itself: for a week
+    kafka.create_topic(TOPIC)?; // with Kafka's default retention of a week
     let mut service = Service::start(programs, &home, &brokers, Kind::Orders, &[])?;
     let mut expected = service.place("kept", 50)?;
     service.wait_for_line(&["publishing to order-events waits", "retention.ms=604800000", "kafka-configs.sh"])?;
     kafka.set_topic(TOPIC, "retention.ms=-1")?;
     reader.wait_for(&brokers, TOPIC, &expected)?;
-    println!("    a topic that forgets: named with the command that mends it, and used once that is done");
+    println!("    a topic with a retention time: logged with the command that corrects it, and used after that");
     service.stop()?;
     service.copy_store(&copy)?;
     service.start_again()?;
@@ -52,7 +52,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     expected.extend(service.place("restored", 10)?);
     reader.wait_for(&brokers, TOPIC, &expected)?;
     service.stop()?;
-    println!("    an older copy of the store: refused; what it lacked is taken from the topic");
+    println!("    an older copy of the store: refused; the missing events are restored from the topic");
 
     kafka.delete_topic("order-service.checkpoints")?;
     service.start_again()?;
@@ -64,20 +64,20 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     service.stop()?;
     let mut findings = checks::same_as_store(&records, &service.file("orders.db"))?;
     let mut compared = records.len();
-    println!("    a lost checkpoint: refused; written anew from what the topic has");
+    println!("    a lost checkpoint: refused; rewritten from the topic");
 
-    // The copy takes orders of its own, which are never published.
+    // The copy accepts orders of its own, which are never published.
     let mut strayed = Service::start(programs, &copy, "127.0.0.1:9", Kind::Orders, &[])?;
     strayed.place("strayed", 5)?;
     strayed.stop()?;
     let (code, said) = strayed.subcommand(&["reconcile", "--apply", "--kafka-brokers", &brokers])?;
     ensure!(code == Some(69) && said.contains("the store has another event at position 51"), "{code:?}: {said}");
-    println!("    a store that has gone its own way: nothing is changed, and the first differing event is named");
+    println!("    a store that has diverged: nothing is changed, and the first differing event is named");
 
     kafka.delete_topic(TOPIC)?;
     service.start_again()?;
     service.expect_refusal("the topic order-events is gone")?;
-    println!("    a topic that was deleted: refused, and not made again");
+    println!("    a topic that was deleted: refused, and not created again");
 
     let other = Kafka::start(jars, &second)?;
     let other_brokers = other.address();
@@ -91,7 +91,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let deadline = Instant::now() + PATIENCE;
     let mut late = 0;
     while moved.check().is_ok() {
-        ensure!(Instant::now() < deadline, "it does not see that a partition was added");
+        ensure!(Instant::now() < deadline, "the service does not notice the added partition");
         let _ = load::place_once(&moved.orders_url(), &format!("late-{late}"));
         late += 1;
     }
@@ -105,14 +105,14 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     Ok(vec![("refusals", (compared, findings))])
 }
 
-/// Runs `reconcile`, first to be told and then to have it done, and starts the service again. In between a caller tries,
-/// and is not answered: an order that a refused store took could not be brought together with what was published.
+/// Runs `reconcile`, first without and then with `--apply`, and starts the service again. In between, a call to the
+/// refused service must fail: an order that such a store accepts could not be reconciled with the published events.
 fn settle(service: &mut Service, brokers: &str, why: &str, what: &str) -> anyhow::Result<()> {
     let (code, said) = service.subcommand(&["reconcile", "--kafka-brokers", brokers])?;
     ensure!(code == Some(0) && said.contains("nothing was changed"), "{code:?}: {said}");
     service.start_again()?;
     let taken = load::place_once(&service.orders_url(), "while-it-is-refused");
-    ensure!(taken.is_err(), "a store that is refused has taken an order: {taken:?}");
+    ensure!(taken.is_err(), "a refused store has accepted an order: {taken:?}");
     service.expect_refusal(why)?;
     let (code, said) = service.subcommand(&["reconcile", "--apply", "--kafka-brokers", brokers])?;
     ensure!(code == Some(0) && said.contains(what), "{code:?}: {said}");

@@ -1,5 +1,5 @@
-//! A second process that publishes for the same store: one that must not is refused and disturbs nobody; one that
-//! takes over ends the first, also when the first was frozen all the while.
+//! Starts a second process that publishes the same store. On an older copy it is refused, and does not disturb the
+//! first. On a current copy it takes over, and the first process ends, even if it was frozen during the takeover.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     services::{Kind, Service},
 };
 
-/// Longer than a transaction may be open, and than any time-out of a client or a broker.
+/// Longer than the transaction timeout, and than every timeout of a client or a broker.
 const FROZEN: Duration = Duration::from_secs(12);
 
 #[expect(clippy::disallowed_methods, reason = "it waits until everything has timed out")]
@@ -53,7 +53,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     expected.extend(first.place("beside", 20)?);
     reader.wait_for(&brokers, "order-events", &expected)?;
     first.check()?;
-    println!("    on an older copy of the store: refused; the first one goes on publishing");
+    println!("    on an older copy of the store: refused; the first process continues to publish");
 
     first.freeze()?;
     thread::sleep(FROZEN);
@@ -61,9 +61,9 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     expected.extend(first.place("resumed", 20)?);
     reader.wait_for(&brokers, "order-events", &expected)?;
     first.check()?;
-    println!("    frozen for {} s, and nobody has taken over: it goes on", FROZEN.as_secs());
+    println!("    frozen for {} s without a takeover: the process continues", FROZEN.as_secs());
 
-    // Frozen under load: most likely with a transaction open and calls under way.
+    // Freeze under load, most likely with an open transaction and calls in flight.
     let (url, gone) = (first.orders_url(), Arc::new(AtomicBool::new(false)));
     let stop = Arc::clone(&gone);
     let callers = thread::spawn(move || load::place_until(&url, "doomed", &stop));
@@ -89,15 +89,15 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let records = reader.read(&brokers, "order-events")?;
     let mut findings = checks::same_as_store(&records, &second.file("orders.db"))?;
     if records.iter().filter(|record| before.iter().all(|known| known.id != record.id)).count() != 20 {
-        findings.push("the frozen process has published after it was resumed".to_owned());
+        findings.push("the frozen process published after it was resumed".to_owned());
     }
-    println!("    frozen under load, another one started on a copy, resumed: it ends, and has published nothing more");
+    println!("    frozen under load, replaced by a process on a copy, resumed: it ends, and publishes nothing more");
     let charges = payments(ground).context("payment-service")?;
     Ok(vec![("second process", (records.len(), findings)), ("second payer", charges)])
 }
 
-/// A payment-service that is frozen with calls to the gateway under way, and replaced: when it is resumed it charges
-/// nothing more, and ends.
+/// Freezes a payment-service with calls to the gateway in flight, and replaces it. When it is resumed, it must charge
+/// nothing more, and end.
 #[expect(clippy::disallowed_methods, reason = "it waits until everything has timed out")]
 fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
     let Ground { jars, programs, reader, .. } = ground;
@@ -107,7 +107,7 @@ fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
     let (first_home, second_home) = (directory.path().join("first"), directory.path().join("second"));
     fs::create_dir(&first_home)?;
     fs::create_dir(&second_home)?;
-    // One gateway: it is outside of both.
+    // Both processes share one gateway.
     symlink(first_home.join("charges.db"), second_home.join("charges.db"))?;
     let start = |home: &Path| Service::start(programs, home, &brokers, Kind::Payments, &["--gateway-latency", "300"]);
     let orders = Service::start(programs, directory.path(), &brokers, Kind::Orders, &[])?;
@@ -129,20 +129,18 @@ fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
     let mut findings = Vec::new();
     let after = checks::charges(&ledger)?;
     if before != after {
-        findings.push("the frozen process has charged after it was resumed".to_owned());
+        findings.push("the frozen process charged after it was resumed".to_owned());
     }
     findings.extend(
         placed
             .iter()
             .filter(|order| after.get(*order) != Some(&1))
-            .map(|order| format!("order {order} was not charged once")),
+            .map(|order| format!("order {order} was not charged exactly once")),
     );
     let (code, said) = second.subcommand(&["audit", "--kafka-brokers", &brokers])?;
     if code != Some(0) {
         findings.push(said);
     }
-    println!(
-        "    payment-service frozen with calls under way, replaced, resumed: it ends, and has charged nothing more"
-    );
+    println!("    payment-service frozen with calls in flight, replaced, resumed: it ends, and charges nothing more");
     Ok((after.len(), findings))
 }

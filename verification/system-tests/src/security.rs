@@ -1,4 +1,5 @@
-//! A broker with TLS, SASL (SCRAM and OAUTHBEARER) and access control, which grants each service what the README lists and nothing else.
+//! Runs a broker with TLS, SASL (SCRAM and OAUTHBEARER) and access control. It grants each service exactly the
+//! permissions that `docs/operations.md` lists.
 
 use std::{
     fs,
@@ -24,7 +25,8 @@ use crate::{
 
 const ORDERS: usize = 50;
 
-/// What a service may do: the resource, its name or prefix, and the operations. The README lists the same.
+/// Permissions of a service: the resource, its name or prefix, and the operations. `docs/operations.md` has the same
+/// list.
 type Grants<'a> = &'a [(&'a str, &'a str, &'a [&'a str])];
 
 const OWN_TOPIC: &[&str] = &["Create", "Describe", "DescribeConfigs", "Write"];
@@ -49,7 +51,7 @@ const PAYMENT_SERVICE: Grants<'_> = &[
     ("--transactional-id", "payment-service-", &["Describe", "Write"]),
 ];
 
-/// Who lists the dead letters of order-service, and puts them back.
+/// Permissions of an operator who lists and replays the dead letters of order-service.
 const OPERATOR: Grants<'_> = &[
     ("--topic", "order-service.dead-letters", &["Describe", "Read", "Write"]),
     ("--topic", "order-service.retries", &["Describe", "Write"]),
@@ -57,7 +59,7 @@ const OPERATOR: Grants<'_> = &[
     ("--transactional-id", "order-service-dead-letters-", &["Describe", "Write"]),
 ];
 
-/// Who audits order-service.
+/// Permissions of a user who audits order-service.
 const AUDITOR: Grants<'_> = &[
     ("--topic", "order-events", &["Describe", "Read"]),
     ("--topic", "payment-events", &["Describe", "Read"]),
@@ -124,9 +126,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
             service.last_lines().lines().filter(|line| line.contains("uthoriz")).map(str::to_owned).collect();
         findings.extend(refused);
     }
-    println!(
-        "    TLS, SCRAM-SHA-512 and OAUTHBEARER, and no more than the listed permissions: {ORDERS} orders are paid"
-    );
+    println!("    TLS, SCRAM-SHA-512 and OAUTHBEARER, and only the listed permissions: {ORDERS} orders are paid");
 
     let wrong = start(Kind::Orders, "wrong", &scram("order-service", "wrong"))?;
     wrong.wait_for_line(&["publishing to order-events waits", "uthentication"])?;
@@ -135,7 +135,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     for service in [&wrong, &stranger] {
         ensure!(load::place_some(&service.orders_url(), ["meanwhile".to_owned()])?.len() == 1);
     }
-    println!("    a wrong password, a user without permissions: named, waited for, and orders are taken meanwhile");
+    println!("    a wrong password, a user without permissions: logged and retried, and orders are accepted meanwhile");
     Ok(vec![("security", (paid.len() + settled.len(), findings))])
 }
 
@@ -143,7 +143,7 @@ fn password(user: &str) -> String {
     format!("{user}-secret")
 }
 
-/// As Kafka's own tools would be given it.
+/// Returns a client configuration in the format of Kafka's own tools.
 fn properties(directory: &Path, sasl: &str) -> String {
     let authority = directory.join("ca.pem");
     format!(
@@ -171,7 +171,7 @@ fn oauthbearer(user: &str) -> anyhow::Result<String> {
     ))
 }
 
-/// Answers every request with a token for the user: unsigned, which a broker takes that is told of no keys.
+/// Answers every request with an unsigned token for the user. The broker accepts it, because no keys are configured.
 #[expect(clippy::disallowed_methods, reason = "the tests have no supervisor")]
 fn token_endpoint(user: &str) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -215,11 +215,11 @@ fn answer(stream: TcpStream, token: &str) -> io::Result<()> {
     write!(&stream, "{head} {}\r\n\r\n{body}", body.len())
 }
 
-/// An authority, and a certificate of it for the broker.
+/// Writes the certificate of an authority, and a certificate for the broker that it signs.
 fn certificates(directory: &Path) -> anyhow::Result<()> {
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(DnType::CommonName, "authority"); // another name than what it signs
+    authority.distinguished_name.push(DnType::CommonName, "authority"); // not the name that it signs
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];

@@ -1,4 +1,4 @@
-//! The two programs, as processes.
+//! Builds the two programs, and runs them as processes.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{load, tools};
 
-/// Longer than anything takes to start.
+/// Timeout for a process to start, end, or log a line.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The topic that it reads.
+    /// Returns the topic that the service consumes.
     pub(crate) fn reads(self) -> &'static str {
         match self {
             Self::Orders => "payment-events",
@@ -32,17 +32,17 @@ impl Kind {
     }
 }
 
-/// Builds both programs, and returns the directory they are in.
+/// Builds both programs, and returns their directory.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
     build_with(&["kafka-tls"])
 }
 
-/// Builds both programs with crash points, and keeps them in a directory.
+/// Builds both programs with crash points, copies them to a directory, and returns it.
 pub(crate) fn build_with_faults(kept: &Path) -> anyhow::Result<PathBuf> {
     let (built, kept) = (build_with(&["kafka-tls", "faults"])?, kept.join("with-faults"));
     fs::create_dir_all(&kept)?;
     for name in ["order-service", "payment-service"] {
-        let _ = fs::remove_file(kept.join(name)); // not written to: it may be a link to what is running
+        let _ = fs::remove_file(kept.join(name)); // replaced, not overwritten: it may be a link to a running program
         fs::copy(built.join(name), kept.join(name))?;
     }
     Ok(kept)
@@ -55,8 +55,8 @@ fn build_with(features: &[&str]) -> anyhow::Result<PathBuf> {
     let args = ["build", "-q", "--locked", "-p", "order-service", "-p", "payment-service", "--features", &features];
     let release = if cfg!(debug_assertions) { None } else { Some("--release") };
     tools::run(Command::new(env!("CARGO")).args(args).args(release))?;
-    let own = std::env::current_exe().context("this program has no path")?;
-    Ok(own.parent().context("a program is in a directory")?.to_owned())
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    Ok(own.parent().context("the path of this program has no directory")?.to_owned())
 }
 
 /// Both services. Killed when dropped.
@@ -70,7 +70,7 @@ impl Services {
         Self::start_with(programs, directory, brokers, &[], &[])
     }
 
-    /// With more flags for both, and for payment-service.
+    /// Starts both with additional flags for both, and for payment-service.
     pub(crate) fn start_with(
         programs: &Path,
         directory: &Path,
@@ -102,14 +102,14 @@ pub(crate) struct Service {
     command: Box<dyn Fn() -> Command>,
     directory: PathBuf,
     log: PathBuf,
-    /// The crash points that it is to look out for: see the kit's `fault.rs`.
+    /// The file with the armed crash points. See the kit's `runtime/fault.rs`.
     faults: PathBuf,
     address: SocketAddr,
     process: Child,
 }
 
 impl Service {
-    /// Starts it with its files in a directory, and with more flags.
+    /// Starts the service with its files in a directory, and with additional flags.
     pub(crate) fn start(
         programs: &Path,
         directory: &Path,
@@ -145,40 +145,39 @@ impl Service {
         format!("http://{}/orders", self.address)
     }
 
-    /// A file of it.
+    /// Returns the path of a file of the service.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// Has it look out for crash points: lines of a step, a disturbance, and how often it is passed and disturbed.
+    /// Arms crash points. Each line has a step, a disturbance, the number of undisturbed steps, and of disturbed ones.
     pub(crate) fn arm(&self, lines: &str) -> anyhow::Result<()> {
         let written = self.faults.with_extension("written");
         fs::write(&written, lines)?;
         Ok(fs::rename(written, &self.faults)?)
     }
 
-    /// Whether all that was armed has come.
+    /// Returns true if all armed crash points were reached.
     pub(crate) fn has_met_them(&self) -> bool {
         !self.faults.exists()
     }
 
-    /// Whether a line that begins like this has not come yet.
+    /// Returns true if a crash point whose line begins like this is still armed.
     pub(crate) fn looks_out_for(&self, beginning: &str) -> bool {
         let armed = fs::read_to_string(&self.faults).unwrap_or_default();
         armed.lines().any(|line| line.starts_with(beginning))
     }
 
-    /// Takes back what has not come.
+    /// Disarms the remaining crash points.
     pub(crate) fn disarm(&self) {
         let _ = fs::remove_file(&self.faults);
     }
 
-    /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
         Ok(self.process.try_wait()?.is_some())
     }
 
-    /// Asks it to stop, expects the exit code of a clean stop, and starts it again.
+    /// Stops the service, expects the exit code of a clean stop, and starts it again.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
         self.start_again()
@@ -194,7 +193,7 @@ impl Service {
         self.start_again()
     }
 
-    /// Starts it again after it was stopped.
+    /// Starts the service again after it has ended.
     pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
         self.process = spawn((self.command)(), &self.log, self.address)?;
         Ok(())
@@ -210,7 +209,7 @@ impl Service {
         Ok(())
     }
 
-    /// Stops it in the middle of whatever it does, until [`resume`](Self::resume).
+    /// Suspends the process with SIGSTOP, until [`resume`](Self::resume).
     pub(crate) fn freeze(&self) -> anyhow::Result<()> {
         signal(&self.process, "-STOP")
     }
@@ -219,7 +218,7 @@ impl Service {
         signal(&self.process, "-CONT")
     }
 
-    /// Fails when it has ended by itself.
+    /// Returns an error with the end of the log if the process has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
@@ -227,7 +226,7 @@ impl Service {
         }
     }
 
-    /// Waits until it ends by itself, and returns its exit code.
+    /// Waits until the process ends, and returns its exit code.
     #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn wait_until_it_ends(&mut self) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + PATIENCE;
@@ -236,29 +235,29 @@ impl Service {
                 return Ok(status.code());
             }
             if Instant::now() > deadline {
-                bail!("it did not end within {PATIENCE:?}:\n{}", self.last_lines());
+                bail!("the process did not end within {PATIENCE:?}:\n{}", self.last_lines());
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Places orders, each until it is answered, and returns their ids.
+    /// Places orders, retrying each until it is answered, and returns their ids.
     pub(crate) fn place(&self, name: &str, count: usize) -> anyhow::Result<Vec<String>> {
         load::place_some(&self.orders_url(), (0..count).map(|number| format!("{name}-{number}")))
     }
 
-    /// Waits until it ends because it cannot go on, and expects one line that says why.
+    /// Waits until the process ends with a refusal, and expects exactly one logged error, with this reason.
     pub(crate) fn expect_refusal(&mut self, reason: &str) -> anyhow::Result<()> {
         let code = self.wait_until_it_ends()?;
         let log = self.last_lines();
-        ensure!(code == Some(70), "it ended with {code:?}:\n{log}");
+        ensure!(code == Some(70), "the process ended with {code:?}:\n{log}");
         let last_start = log.lines().rev().take_while(|line| !line.contains("starting"));
         let errors: Vec<_> = last_start.filter(|line| line.contains("ERROR")).collect();
-        ensure!(errors.len() == 1 && errors[0].contains(reason), "it does not say, in one line, {reason:?}:\n{log}");
+        ensure!(errors.len() == 1 && errors[0].contains(reason), "expected one logged error with {reason:?}:\n{log}");
         Ok(())
     }
 
-    /// What a copy of a stopped or frozen process's files is: the state after a crash.
+    /// Copies the store of a stopped or frozen process. The copy is the state after a crash.
     pub(crate) fn copy_store(&self, to: &Path) -> anyhow::Result<()> {
         for name in ["orders.db", "orders.db-wal", "payments.db", "payments.db-wal"] {
             let file = self.file(name);
@@ -269,34 +268,34 @@ impl Service {
         Ok(())
     }
 
-    /// A subcommand with its files.
+    /// Returns the command line of a subcommand in the service's directory.
     pub(crate) fn command_of(&self, args: &[&str]) -> Command {
         let mut command = Command::new((self.command)().get_program());
         command.args(args).current_dir(&self.directory);
         command
     }
 
-    /// Runs a subcommand with its files, and returns the exit code and what it printed.
+    /// Runs a subcommand in the service's directory, and returns its exit code and its output.
     pub(crate) fn subcommand(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
         let output = self.command_of(args).output()?;
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         Ok((output.status.code(), text))
     }
 
-    /// Waits until a line of its log has all these words.
+    /// Waits until a line of the log contains all these words.
     #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn wait_for_line(&self, words: &[&str]) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !self.last_lines().lines().any(|line| words.iter().all(|word| line.contains(word))) {
             if Instant::now() > deadline {
-                bail!("it does not say {words:?}:\n{}", self.last_lines());
+                bail!("no line of the log contains all of {words:?}:\n{}", self.last_lines());
             }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
-    /// The end of its log.
+    /// Returns the last 30 lines of the log.
     pub(crate) fn last_lines(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
@@ -323,7 +322,7 @@ pub(crate) fn wait_until_it_listens(process: &mut Child, address: SocketAddr) ->
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(address).is_err() {
         if let Some(status) = process.try_wait()? {
-            bail!("it ended with {status}");
+            bail!("the process ended with {status}");
         }
         if Instant::now() > deadline {
             bail!("nothing listens on {address} after {PATIENCE:?}");

@@ -1,4 +1,4 @@
-//! How long things took, by what they were, as a table.
+//! Collects durations by name, and prints them as a table.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ impl Times {
         self.0.entry(what).or_default().push(took);
     }
 
-    /// Prints a line for each: how often, the median, and the longest.
+    /// Prints a line for each name: the count, the median and the maximum.
     pub(crate) fn print(&self, title: &str) {
         println!("    {title:<44} {:>6} {:>9} {:>9}", "times", "p50", "max");
         for (what, times) in &self.0 {

@@ -1,23 +1,23 @@
-//! Programs of others that the tests run.
+//! Runs the external programs that the tests need.
 
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-/// What must be on the machine, and why.
+/// The required programs, the argument that prints their version, and the reason.
 const NEEDED: [(&str, &str, &str); 9] = [
     ("java", "-version", "Java 17 or later runs the broker"),
-    ("mvn", "-version", "Maven fetches the broker's jars"),
+    ("mvn", "-version", "Maven downloads the broker's jars"),
     ("python3", "--version", "Python 3 runs the reader"),
     ("javac", "-version", "a JDK compiles the reader in Java"),
     ("node", "--version", "Node.js runs the reader in JavaScript"),
-    ("npx", "--version", "npm fetches its client, and npx buf for the reader in Go"),
+    ("npx", "--version", "npm downloads its client, and npx runs buf for the reader in Go"),
     ("go", "version", "Go compiles the reader in Go"),
-    ("perl", "-v", "Perl configures OpenSSL, for the programs to speak TLS with the broker"),
-    ("cmake", "--version", "CMake builds librdkafka with it"),
+    ("perl", "-v", "Perl configures OpenSSL, which the programs need for TLS"),
+    ("cmake", "--version", "CMake builds librdkafka with OpenSSL"),
 ];
 
-/// Says everything that is missing, or nothing.
+/// Returns an error that names all missing programs.
 pub(crate) fn require() -> anyhow::Result<()> {
     let missing: Vec<_> = NEEDED
         .iter()
@@ -27,7 +27,7 @@ pub(crate) fn require() -> anyhow::Result<()> {
     if missing.is_empty() { Ok(()) } else { bail!("missing on this machine: {}", missing.join(", ")) }
 }
 
-/// Runs a program to its end; what it printed is part of the error.
+/// Runs a program and returns its standard output. An error contains all of its output.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,5 +1,5 @@
-//! Both services with their crash points, under load, and how it is told that all is well: the system goes quiet by
-//! itself, both audits find nothing, and a foreign reader sees just what the callers were answered.
+//! Runs both services with crash points, under load. At the end the system must become idle without help, both audits
+//! must find nothing, and the Python reader must see exactly what the callers were answered.
 
 use std::{
     collections::HashMap,
@@ -23,26 +23,27 @@ use crate::{
     services::Services,
 };
 
-/// How long the system may take to go quiet after the last fault.
+/// The system must become idle within this time after the last fault.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// How long an order may take to be paid after a fault: a time-out of ten seconds, and what comes after it.
+/// An order must be paid within this time after a fault. It allows for a timeout of ten seconds and the retries after
+/// it.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// The services and their callers.
+/// The services, their callers, and the recorded answers.
 pub(crate) struct World {
     pub(crate) services: Services,
     brokers: String,
     load: Option<MixedLoad>,
     books: Books,
     probes: u64,
-    /// Records that are no events, by topic.
+    /// The number of written records that are not events.
     pub(crate) bad_records: u64,
 }
 
 impl World {
-    /// Starts the services in a directory of their own. They know a key of the gateway's for a few seconds only, so that
-    /// what is delayed has to be asked for.
+    /// Starts the services in a directory. They assume that the gateway forgets a key after a few seconds, so that a
+    /// delayed payment has to be looked up.
     pub(crate) fn start(programs: &Path, directory: &Path, brokers: &str, copies: &str) -> anyhow::Result<Self> {
         let both = ["--topic-replication", copies];
         let services = Services::start_with(programs, directory, brokers, &both, &["--gateway-key-memory", "6"])?;
@@ -59,7 +60,7 @@ impl World {
         self.load.as_ref().map_or(0, MixedLoad::placed)
     }
 
-    /// Places an order and waits until it is paid: how long the system needs to work again.
+    /// Places an order and waits until it is paid. Returns the time, which is the recovery time after a fault.
     #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn recover(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
@@ -74,7 +75,7 @@ impl World {
         Ok(began.elapsed())
     }
 
-    /// Writes what nobody can read between the events of a topic.
+    /// Writes records that are not events between the events of a topic.
     pub(crate) fn write_bad_records(&mut self, topic: &str, count: u64) -> anyhow::Result<()> {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.brokers).create()?;
         for number in 0..count {
@@ -86,8 +87,8 @@ impl World {
         Ok(())
     }
 
-    /// Lets the callers finish, and waits until nothing more happens by itself and both audits find nothing, which must be
-    /// so within half a minute of the last fault. Returns how long it was, and what the audits find if it never was.
+    /// Stops the callers, and waits until the system is idle and both audits find nothing. This must be so within half
+    /// a minute of the last fault. Returns the time since the last fault, and the remaining findings of the audits.
     #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
     pub(crate) fn go_quiet(&mut self, last_fault: Instant) -> anyhow::Result<(Duration, Vec<String>)> {
         if let Some(load) = self.load.take() {
@@ -109,12 +110,12 @@ impl World {
                     return Ok((quiet, findings));
                 }
             }
-            ensure!(!is_late, "it is not quiet after {QUIET:?}: {}", self.logs());
+            ensure!(!is_late, "the system is not idle after {QUIET:?}: {}", self.logs());
             thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// What both audits find, beside whatever goes on.
+    /// Runs both audits while the services run, and returns their findings.
     pub(crate) fn audit(&self, more: &[&str]) -> anyhow::Result<Vec<String>> {
         let mut findings = Vec::new();
         for service in [&self.services.orders, &self.services.payments] {
@@ -129,7 +130,7 @@ impl World {
         Ok(findings)
     }
 
-    /// Compares the books with what a foreign reader sees, and returns how many events that was and what is wrong.
+    /// Compares the recorded answers with the topics and the ledger. Returns the number of events, and the findings.
     pub(crate) fn compare_books(&self, reader: &Reader) -> anyhow::Result<(usize, Vec<String>)> {
         let orders = reader.read(&self.brokers, "order-events")?;
         let payments = reader.read(&self.brokers, "payment-events")?;
@@ -150,7 +151,7 @@ impl World {
                 (Some(1), Some(end)) if placed.may_end(end) => {}
                 (times, end) => {
                     findings.push(format!(
-                        "order {order} was answered as {placed:?}, is there {times:?} times and ended {end:?}"
+                        "order {order} was answered as {placed:?}, was created {times:?} times and ended with {end:?}"
                     ));
                 }
             }
@@ -161,21 +162,21 @@ impl World {
             match moved.get(*order) {
                 None if *end != "order_paid" && *end != "order_refunded" => {}
                 Some(charged) if *charged == expected => {}
-                charged => findings.push(format!("order {order} ended {end}; charged and kept: {charged:?} times")),
+                charged => findings.push(format!("order {order} ended with {end}; (charges, unrefunded): {charged:?}")),
             }
         }
-        // Nobody's answer is lost for good: each caller repeats until there is one.
-        findings.extend(created.keys().map(|order| format!("order {order} is there and was never answered")));
+        // Every created order was answered, because each caller retries until it gets an answer.
+        findings.extend(created.keys().map(|order| format!("order {order} was created and was never answered")));
         Ok((orders.len() + payments.len(), findings))
     }
 
-    /// The ends of both logs.
+    /// Returns the last lines of both logs.
     pub(crate) fn logs(&self) -> String {
         let Services { orders, payments } = &self.services;
         format!("order-service:\n{}\npayment-service:\n{}", orders.last_lines(), payments.last_lines())
     }
 
-    /// Keeps the logs of both services for a person.
+    /// Copies the logs of both services to a directory.
     pub(crate) fn keep_logs(&self, to: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(to)?;
         for service in [&self.services.orders, &self.services.payments] {
