@@ -1,6 +1,6 @@
-//! Turns `proto/` into Rust, with protox instead of protoc: building needs nothing but Rust and a C compiler.
+//! Generates Rust from `proto/`, with protox instead of protoc, so that a build needs only Rust and a C compiler.
 //!
-//! Each service gets a descriptor set of its own, for its reflection to speak of itself alone.
+//! Each service gets a descriptor set of its own, so that its reflection shows only its own API.
 
 use std::{env, fs, path::PathBuf};
 

@@ -73,6 +73,7 @@ fn get(url: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "the life of one order, from beginning to end")]
 async fn an_order_is_one_tree_of_spans_and_is_counted_in_both_services() {
     let [orders, payments, kafka, otlp] = free_addresses();
     let collector = Collector::default();

@@ -1,8 +1,12 @@
-//! The embedded broker: librdkafka's mock cluster, which speaks the real wire protocol, in this process.
+//! The embedded broker: librdkafka's mock cluster, which runs in this process and speaks the real wire protocol.
 //!
-//! For a first look and for tests. What it can't do: transactions are accepted but isolate nothing, an
-//! aborted record is seen, no producer is fenced; topics can't be made by clients; of each partition only
-//! the newest 5 MiB are kept; and everything is gone when it is dropped. Exactly-once is shown on real Kafka.
+//! It is for a first look and for tests. It has these limits:
+//!
+//! * It accepts transactions but does not isolate them: readers see aborted records, and no producer is fenced.
+//! * Clients cannot create topics.
+//! * It keeps only the newest 5 MiB of each partition, and forgets everything when it is dropped.
+//!
+//! So exactly-once can be tested on real Kafka only.
 
 #![expect(unsafe_code, reason = "librdkafka's mock cluster has functions that rdkafka does not wrap")]
 
@@ -28,30 +32,31 @@ pub use crate::kafka::{client::Client, cluster::Cluster, record::Received, tail:
 pub use rdkafka::types::RDKafkaApiKey as ApiKey;
 pub use rdkafka::types::RDKafkaRespErr as ErrorCode;
 
-/// The one broker of the cluster.
+/// The id of the cluster's only broker.
 const BROKER: i32 = 1;
 
-/// A cluster of one broker, for as long as it lives.
+/// A cluster of one broker. Dropping it ends the cluster.
 pub struct EmbeddedBroker {
-    /// librdkafka ties a mock cluster to a client; this one does nothing else.
+    /// The client that librdkafka needs to run a mock cluster. It does nothing else.
     host: Consumer,
     address: SocketAddr,
     partitions: i32,
 }
 
-/// Why there is no embedded broker.
+/// The reason for which the embedded broker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// librdkafka says why.
+    /// librdkafka could not start it, or could not create a topic.
     #[error("the embedded broker cannot start")]
     Kafka(#[from] KafkaError),
-    /// It started, but cannot be found.
+    /// It started, but librdkafka gives no address for it.
     #[error("the embedded broker has no address")]
     Address,
 }
 
 impl EmbeddedBroker {
-    /// Starts a broker on a free loopback port, with these topics of events and what these services need besides.
+    /// Starts a broker on a free loopback port. It has the given topics of events, and for each service the topics of
+    /// its checkpoints, dead letters and retries.
     pub fn start(services: &[&str], topics: &[&str], partitions: i32) -> Result<Self, EmbeddedError> {
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", "1");
@@ -71,12 +76,12 @@ impl EmbeddedBroker {
         Ok(Self { host, address, partitions })
     }
 
-    /// A client of this broker.
+    /// Returns a client of this broker.
     pub fn client(&self, name: &str) -> Client {
         Client::embedded(name, &self.address.to_string())
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -86,9 +91,9 @@ impl EmbeddedBroker {
         self.partitions
     }
 
-    /// Makes clients find the broker at another address, where [`forward`] brings them back here.
+    /// Makes the broker advertise another address to its clients. [`forward`] forwards their connections to the broker.
     ///
-    /// The mock cluster can choose neither its port nor its interface.
+    /// This is needed because the mock cluster can choose neither its port nor its interface.
     pub fn advertise(&self, address: SocketAddr) {
         let host = CString::new(address.ip().to_string()).expect("an IP address has no zero byte");
         // SAFETY: the handle lives as long as `host`, and librdkafka copies the string.
@@ -103,12 +108,12 @@ impl EmbeddedBroker {
         self.cluster().request_errors(request, errors);
     }
 
-    /// Takes back the failures that were not used yet.
+    /// Cancels the failures that have not happened yet.
     pub fn heal(&self, request: ApiKey) {
         self.cluster().clear_request_errors(request);
     }
 
-    /// Delays the next answers to requests of a kind, each of which succeeds.
+    /// Delays the next `answers` answers to requests of a kind. The requests succeed.
     pub fn delay(&self, request: ApiKey, by: Duration, answers: usize) {
         let by = i32::try_from(by.as_millis()).unwrap_or(i32::MAX);
         for _ in 0..answers {
@@ -127,7 +132,7 @@ impl EmbeddedBroker {
         }
     }
 
-    /// Keeps every request from now on, for [`requests`](Self::requests) to count.
+    /// Records every request from now on, so that [`requests`](Self::requests) can count them.
     pub fn track_requests(&self) {
         // SAFETY: the handle lives as long as `host`.
         unsafe {
@@ -136,7 +141,7 @@ impl EmbeddedBroker {
         }
     }
 
-    /// How many requests of a kind were kept.
+    /// Returns the number of recorded requests of a kind.
     pub fn requests(&self, kind: ApiKey) -> usize {
         // SAFETY: the handle lives as long as `host`; the array that librdkafka returns is destroyed with its count.
         unsafe {
@@ -151,22 +156,22 @@ impl EmbeddedBroker {
         }
     }
 
-    /// Cuts every connection and takes no new ones, until [`up`](Self::up).
+    /// Cuts every connection and accepts no new ones, until [`up`](Self::up).
     pub fn down(&self) -> Result<(), KafkaError> {
         self.cluster().broker_down(BROKER)
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub fn up(&self) -> Result<(), KafkaError> {
         self.cluster().broker_up(BROKER)
     }
 
     fn cluster(&self) -> MockCluster<'_, LogToTracing> {
-        self.host.client().mock_cluster().expect("it was there at the start")
+        self.host.client().mock_cluster().expect("the mock cluster started with the broker")
     }
 }
 
-/// Carries every connection of `listener` to `target`, until dropped.
+/// Forwards every connection of `listener` to `target`, until the future is dropped.
 ///
 /// # Cancellation
 /// Dropping the future cuts every connection.

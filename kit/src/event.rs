@@ -1,4 +1,4 @@
-//! What the log is made of: events, the streams they belong to, and the numbers that order them.
+//! Events, the streams that they belong to, and the numbers that order them.
 
 use std::{
     fmt,
@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use crate::runtime::trace_context::TraceContext;
 
-/// Names one stream: the events of one order, say, or of its payment. Travels as the record key.
+/// The id of a stream, such as the events of one order or of its payment. It is the key of the stream's records.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub Uuid);
 
-/// Names one event among all events of all services; the header `ce_id`.
+/// The id of an event, unique among the events of all services. It is the header `ce_id`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(pub Uuid);
 
 impl StreamId {
-    /// A new id. Ids made one after the other are in order, which keeps the store's index compact.
+    /// Returns a new id. Later ids are larger, which keeps the store's index compact.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
@@ -30,7 +30,7 @@ impl StreamId {
 }
 
 impl EventId {
-    /// A new id.
+    /// Returns a new id.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
@@ -48,7 +48,7 @@ fn parse_hyphenated(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
 }
 
-/// How many events a stream has: its newest event's version. The first event is version 1.
+/// The number of an event in its stream: 1, 2, 3 … The version of a stream is that of its newest event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
@@ -56,46 +56,46 @@ impl Version {
     /// The version of a stream that has no events.
     pub const NONE: Self = Self(0);
 
-    /// The version `count` events later.
+    /// Returns the version `count` events later.
     pub fn plus(self, count: usize) -> Self {
         Self(self.0 + count as u64)
     }
 }
 
-/// Where an event stands in its store: 1, 2, 3 … with no gap, in the order of commits.
+/// The number of an event in its store: 1, 2, 3 … without gaps, in the order of commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
 impl Position {
-    /// Before the first event.
+    /// The position before the first event.
     pub const START: Self = Self(0);
 }
 
-/// An event as the store holds it.
+/// A stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its place in the store.
+    /// The number of the event in the store.
     pub position: Position,
-    /// Whom it happened to.
+    /// The stream that the event belongs to.
     pub stream: StreamId,
-    /// Its place in the stream.
+    /// The number of the event in the stream.
     pub version: Version,
-    /// Its name among all events.
+    /// The id of the event.
     pub id: EventId,
-    /// The full name of the message it carries, such as `orders.events.v1.OrderCreated`.
+    /// The full name of the event's message type, such as `orders.events.v1.OrderCreated`.
     pub event_type: String,
-    /// When it was decided, to the microsecond.
+    /// The time at which it was decided, to the microsecond.
     pub time: SystemTime,
-    /// The event of another service that led to it.
+    /// The event of another service that caused it.
     pub causation: Option<EventId>,
-    /// The W3C trace context of the call or record that led to it.
+    /// The W3C trace context of the call or record that caused it.
     pub trace: Option<TraceContext>,
-    /// The encoded message, exactly as it goes to the topic.
+    /// The encoded message, exactly as it is published.
     pub payload: Vec<u8>,
 }
 
 impl Event {
-    /// Returns the event that a new one becomes once the store has given it its numbers.
+    /// Returns a new event with the numbers that the store assigns.
     pub fn stored(new: NewEvent, position: Position, stream: StreamId, version: Version) -> Self {
         let NewEvent { id, event_type, time, causation, trace, payload } = new;
         let event_type = event_type.to_owned();
@@ -103,7 +103,7 @@ impl Event {
     }
 }
 
-/// An event that is yet to be stored: [`Event`] without the numbers that the store gives.
+/// An event that is not stored yet: [`Event`] without the numbers that the store assigns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
     /// See [`Event::id`].
@@ -120,18 +120,18 @@ pub struct NewEvent {
     pub payload: Vec<u8>,
 }
 
-/// The current time in the precision that the store keeps, so that an event reads back as it was decided.
+/// Returns the current time with the precision of the store, so that an event reads back unchanged.
 pub fn now() -> SystemTime {
     from_micros(to_micros(SystemTime::now()))
 }
 
-/// Microseconds since 1970; a time before that is 1970.
+/// Returns the microseconds since 1970, or 0 for an earlier time.
 pub fn to_micros(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The time that many microseconds after 1970.
+/// Returns the time that is `micros` microseconds after 1970.
 pub fn from_micros(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(micros.max(0).unsigned_abs())
 }

@@ -1,7 +1,8 @@
 //! Running a service: its parts, how they are connected, and the order in which they stop.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
+use axum::Router;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{Config, Context, Part, Parts, Service};
@@ -62,16 +63,37 @@ pub async fn run<S: Service>(
         kafka = config.kafka.kafka_brokers,
         "starting"
     );
+    let assembled = assemble::<S>(store, config, cluster).await?;
+    let result = assembled.supervise(listener, shutdown).await;
+    tracing::info!(service = S::INFO.name, "stopped");
+    result
+}
+
+/// All parts of a service, before they start.
+struct Assembled<S: Service> {
+    health: Health,
+    metrics: Metrics,
+    routes: Router,
+    tls: Option<Arc<Tls>>,
+    ops: Option<(TcpListener, Router)>,
+    inbox: Option<Inbox<S::Table>>,
+    relay: Relay,
+    publisher_confirmed: watch::Receiver<bool>,
+    before_listener: Vec<Part>,
+    after_inbox: Vec<Part>,
+    spans: Spans,
+}
+
+async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster) -> Result<Assembled<S>, Failure> {
     let spans = Spans::from_env(S::INFO.name)?;
     let publication = publication::<S>(&store, &config.kafka)?;
     let (confirm, publisher_confirmed) = watch::channel(false);
-    let parts = S::start(Context {
+    let Parts { grpc, http, dependencies, metrics: own_metrics, before_listener, after_inbox } = S::start(Context {
         streams: Streams::new(store.clone()),
-        args: config.service.clone(),
+        args: config.service,
         spans: spans.clone(),
         publisher_confirmed: publisher_confirmed.clone(),
     })?;
-    let Parts { grpc, http, dependencies, metrics: own_metrics, before_listener, after_inbox } = parts;
 
     let follows = S::follows();
     let topics = follows.iter().map(|follow| follow.topic);
@@ -88,7 +110,8 @@ pub async fn run<S: Service>(
         Some(address) => Some((listener::bind(address, "--ops-listen").await?, listener::ops(&health, &metrics))),
         None => None,
     };
-    let inbox = (!follows.is_empty()).then(|| Inbox::<S::Table> {
+
+    let inbox = (!follows.is_empty()).then(|| Inbox {
         store,
         client: publication.client.clone(),
         service: S::INFO.name,
@@ -99,36 +122,51 @@ pub async fn run<S: Service>(
         spans: spans.clone(),
         publisher_confirmed: publisher_confirmed.clone(),
     });
-    let relay = Relay {
-        publication,
-        cluster,
-        publisher_confirmed: confirm,
-        metrics: metrics.relay.clone(),
-        spans: spans.clone(),
-    };
-
-    // The parts stop in this order. Events that are not published by then are published after the next start.
-    let mut service = Supervisor::new(shutdown);
-    service.task("health", |stop| health.run(metrics, stop));
-    before_listener.into_iter().for_each(|part| start(&mut service, part));
-    service.task("listener", |stop| async move {
-        listener::wait_for_cluster(publisher_confirmed, &stop).await;
-        listener::serve(listener, routes, tls, stop).await
-    });
-    if let Some((listener, routes)) = ops {
-        service.task("ops listener", |stop| listener::serve(listener, routes, None, stop));
-    }
-    if let Some(inbox) = inbox {
-        service.thread("inbox", |stop| inbox.run(stop));
-    }
-    after_inbox.into_iter().for_each(|part| start(&mut service, part));
-    service.thread("relay", |stop| relay.run(stop));
-    let result = service.run().await;
-    spans.stop();
-    tracing::info!(service = S::INFO.name, "stopped");
-    result
+    let (relay_metrics, relay_spans) = (metrics.relay.clone(), spans.clone());
+    let relay =
+        Relay { publication, cluster, publisher_confirmed: confirm, metrics: relay_metrics, spans: relay_spans };
+    Ok(Assembled {
+        health,
+        metrics,
+        routes,
+        tls,
+        ops,
+        inbox,
+        relay,
+        publisher_confirmed,
+        before_listener,
+        after_inbox,
+        spans,
+    })
 }
 
-fn start(service: &mut Supervisor, part: Part) {
-    service.task(part.name, part.run);
+impl<S: Service> Assembled<S> {
+    /// Starts the parts, and stops them in the order in which they were started.
+    ///
+    /// Events that are not published by then are published after the next start.
+    async fn supervise(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Failure> {
+        let Self { health, metrics, routes, tls, ops, inbox, relay, publisher_confirmed, spans, .. } = self;
+        let mut service = Supervisor::new(shutdown);
+        service.task("health", |stop| health.run(metrics, stop));
+        for part in self.before_listener {
+            service.task(part.name, part.run);
+        }
+        service.task("listener", |stop| async move {
+            listener::wait_for_cluster(publisher_confirmed, &stop).await;
+            listener::serve(listener, routes, tls, stop).await
+        });
+        if let Some((listener, routes)) = ops {
+            service.task("ops listener", |stop| listener::serve(listener, routes, None, stop));
+        }
+        if let Some(inbox) = inbox {
+            service.thread("inbox", |stop| inbox.run(stop));
+        }
+        for part in self.after_inbox {
+            service.task(part.name, part.run);
+        }
+        service.thread("relay", |stop| relay.run(stop));
+        let result = service.run().await;
+        spans.stop();
+        result
+    }
 }

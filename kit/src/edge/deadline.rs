@@ -1,4 +1,4 @@
-//! The time that a caller gives a gRPC call, kept until the answer has ended: a stream is one call, too.
+//! Enforces the deadline that a caller sets for a gRPC call, until the end of the answer. A stream is one call, too.
 
 use std::{
     convert::Infallible,
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::edge::call_error::CallError;
 
-/// Makes the call, and ends it when the time is over that the caller gave, if any.
+/// Makes the call, and ends it at the caller's deadline, if there is one.
 pub(super) async fn keep(
     deadline: Option<Duration>,
     service: &'static str,
@@ -30,18 +30,18 @@ pub(super) async fn keep(
         Err(_elapsed) => over.into_http(),
         Ok(answer) => answer.into_response().map(|body| {
             let mut trailers = HeaderMap::new();
-            // It fails only on a message that is no header, and this one is.
+            // This fails only if the message is no valid header, and this one is valid.
             let trailers = over.add_header(&mut trailers).is_ok().then_some(trailers);
             Body::new(Until { body, deadline: Box::pin(tokio::time::sleep_until(deadline)), trailers })
         }),
     }
 }
 
-/// A body that ends at a deadline, if it has not ended before, with the status that says so.
+/// A body that ends at the deadline, with the status `DEADLINE_EXCEEDED`, unless it has ended before.
 struct Until {
     body: Body,
     deadline: Pin<Box<Sleep>>,
-    /// Sent once.
+    /// The status. `None` once it was sent.
     trailers: Option<HeaderMap>,
 }
 
@@ -67,7 +67,7 @@ impl HttpBody for Until {
     }
 }
 
-/// The time that a caller gives: up to 8 digits and a unit, as gRPC over HTTP/2 has it.
+/// Reads the header `grpc-timeout`: up to 8 digits and a unit, as gRPC over HTTP/2 defines it.
 pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,4 +1,4 @@
-//! One port for gRPC and HTTP/1: what begins with an HTTP/2 preface is one, anything else the other.
+//! Serves gRPC and HTTP on one port. A connection that begins with an HTTP/2 preface speaks HTTP/2, any other HTTP/1.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,32 +32,33 @@ use crate::{
     runtime::{failure::Failure, stop::Stop},
 };
 
-/// How long calls under way may take to finish when the service stops. An idle client could otherwise hold
-/// it for ever (hyper #4170).
+/// The time that calls in flight may take to finish when the service stops. Without this limit, an idle client could
+/// block the stop for ever (hyper #4170).
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// A connection on which nothing answers for this long is closed.
+/// The interval of HTTP/2 keepalive pings, and the time after which a connection without an answer is closed.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// How long an HTTP/1 client may take to send its headers.
+/// The timeout for the headers of an HTTP/1 request, and for a TLS handshake.
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// How long a caller may take to send anything at all.
+/// The timeout for the first byte of a connection.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 
-/// How many connections may be open. Further ones wait to be accepted.
+/// The largest number of open connections. Further ones wait to be accepted.
 const CONNECTIONS: usize = 10_000;
 
-/// How large a request may be, in bytes: no valid one comes near it.
+/// The largest request, in bytes. Every valid request is far smaller.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
-/// How long calls wait at the start for the cluster's word on the store, which comes within a second where it is up.
+/// The longest time that calls wait at the start until the store is checked against the cluster. If the cluster is up,
+/// that takes less than a second.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// How callers reach the service, besides its address.
+/// The settings of the listener, besides its address.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ListenArgs {
-    /// Where to answer about health and metrics besides: plain HTTP, for probes that have no certificate
+    /// A second address that serves health and metrics over plain HTTP, for probes that have no certificate
     #[arg(long, env, value_name = "ADDRESS:PORT")]
     pub ops_listen: Option<SocketAddr>,
 
@@ -66,23 +67,23 @@ pub struct ListenArgs {
     pub tls: TlsArgs,
 }
 
-/// Takes the port that a flag gives, or says which one cannot be had.
+/// Binds the address that a flag gives. The error names the address and the flag.
 pub async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::configuration(format!("cannot listen on {address}: {error}; free the port, or give {flag} another"))
     })
 }
 
-/// Health and metrics, as [`routes`] has them too.
+/// Returns the routes for health and metrics. [`routes`] contains them, too.
 pub(crate) fn ops(health: &Health, metrics: &Metrics) -> Router {
     health.http().merge(metrics.http())
 }
 
-/// All routes of a service: its gRPC services with reflection and health, and HTTP beside them. A gRPC call is told
-/// by its content type, and what is neither it nor an HTTP route is a 404.
+/// Returns all routes of a service: its gRPC services with reflection and health, and its HTTP routes. A gRPC call is
+/// recognized by its content type. A request that is neither a gRPC call nor to an HTTP route is answered with 404.
 ///
 /// # Panics
-/// If the descriptors are not what the build made.
+/// If the descriptors are not those that the build made.
 pub(crate) fn routes(
     services: Routes,
     descriptors: &[u8],
@@ -113,22 +114,22 @@ pub(crate) fn routes(
     })
 }
 
-/// Holds back the first calls, connected as they may be, until store and cluster are known to belong together: what an
-/// older copy of the store took could not be brought together with what the newer one has published. A cluster that is
-/// away is not waited for beyond some seconds.
+/// Waits until the store is checked against the cluster, before the first call is answered; callers may connect
+/// meanwhile. If an older copy of the store took calls, its new events would contradict those that the newer copy has
+/// published. If the cluster is away, the wait ends after some seconds.
 pub(crate) async fn wait_for_cluster(mut agreed: watch::Receiver<bool>, stop: &Stop) {
     tokio::select! {
         () = stop.requested() => {}
         closed = async { agreed.wait_for(|agreed| *agreed).await.is_err() } => {
             if closed {
-                stop.requested().await; // the relay has refused, and the service is about to end
+                stop.requested().await; // the relay has refused the store, and the service is about to stop
             }
         }
-        () = tokio::time::sleep(HOLD) => tracing::warn!("taking calls though the cluster has not been reached yet"),
+        () = tokio::time::sleep(HOLD) => tracing::warn!("answering calls although the cluster is not reached yet"),
     }
 }
 
-/// Serves the routes until asked to stop, then accepts no more calls and finishes the ones at hand.
+/// Serves the routes until a stop is requested. Then it accepts no more calls and finishes those in flight.
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Router,
@@ -166,7 +167,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::debug!(open = connections.len(), "some connections were still open and are cut off");
+        tracing::debug!(open = connections.len(), "cut off the connections that were still open");
     }
     connections.shutdown().await;
     Ok(())
@@ -194,12 +195,12 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true); // answers are small and waited for
+                let _ = stream.set_nodelay(true); // answers are small, and callers wait for them
                 return stream;
             }
             Err(error) => {
-                // Out of file descriptors, most likely: it passes when connections close.
-                tracing::warn!(error = %error, "cannot accept connections just now");
+                // Most likely the process is out of file descriptors, until some connections close.
+                tracing::warn!(error = %error, "cannot accept connections for the moment");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }

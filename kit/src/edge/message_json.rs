@@ -1,14 +1,15 @@
-//! Messages of the contracts as JSON, for people: amounts are numbers, field names as the APIs have them.
+//! Formats messages of the contracts as JSON for people. Amounts are numbers, and field names are those of the APIs.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
-/// How one type of message is shown.
+/// Formats one type of message.
 #[derive(Clone, Debug)]
 pub struct MessageJson(Option<MessageDescriptor>);
 
 impl MessageJson {
-    /// For the message of this full name, as the build described it. Without descriptors no message is shown.
+    /// Creates the formatter of the message with this full name. `descriptors` come from the build; if they are empty,
+    /// no message is formatted.
     ///
     /// # Panics
     /// If the message is not among the descriptors.
@@ -20,12 +21,12 @@ impl MessageJson {
         Self(Some(pool.get_message_by_name(message).expect("the message is among them")))
     }
 
-    /// Returns an encoded message as JSON; `None` if it cannot be decoded.
+    /// Returns an encoded message as JSON, or `None` if it cannot be decoded.
     pub fn show(&self, payload: &[u8]) -> Option<Value> {
         Some(value(&self.decode(payload)?))
     }
 
-    /// Returns only what the `oneof` of a message holds.
+    /// Returns only the event inside a message, which is in its `oneof`.
     pub(crate) fn show_what_happened(&self, payload: &[u8]) -> Option<Value> {
         let message = self.decode(payload)?;
         let (_, happened) = message.fields().find(|(field, _)| field.containing_oneof().is_some())?;

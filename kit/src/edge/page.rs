@@ -1,4 +1,5 @@
-//! Pages of a list, newest first (AIP-158): a page begins where the one before ended, so that each costs the same.
+//! Pages of a list, newest first (AIP-158). A page token names the last entry of its page, so that every page costs the
+//! same to read.
 
 use std::time::SystemTime;
 
@@ -10,37 +11,37 @@ use crate::{
     store::{Column, Query},
 };
 
-/// How many entries a page has if nobody says how many.
+/// The size of a page if the caller gives none.
 const DEFAULT_SIZE: usize = 50;
 
-/// How many it has at most.
+/// The largest size of a page.
 const MAX_SIZE: usize = 1000;
 
-/// Filters are told apart by ids made in this namespace.
+/// The namespace of the UUIDs that identify filters in page tokens.
 const FILTERS: Uuid = Uuid::from_u128(0x1d83_0c3c_2f5f_4d8e_8f0b_6a1c_95d2_77e4);
 
-/// Where an entry stands in its list: by time, and by id where times are equal.
+/// The place of an entry in its list, which is ordered by time, and by id where times are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// When it was created, to the microsecond.
+    /// The creation time, to the microsecond.
     pub create_time: SystemTime,
-    /// Whose entry it is.
+    /// The stream that the entry describes.
     pub id: StreamId,
 }
 
-/// One page, as a caller asks for it.
+/// A caller's request for one page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// How many entries.
+    /// The largest number of entries.
     pub size: usize,
-    /// The last entry of the page before.
+    /// The last entry of the previous page.
     pub after: Option<Place>,
     filter: String,
 }
 
 impl Page {
-    /// Reads `page_size` and `page_token`; a token is good for the filter it was made for. `filter` is any text that
-    /// tells filters apart.
+    /// Reads `page_size` and `page_token`. A token is valid only for the filter that it was made for. `filter` is any
+    /// text that differs between filters.
     pub fn parse(page_size: i32, page_token: &str, filter: String) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::new();
         let size = match usize::try_from(page_size) {
@@ -68,8 +69,8 @@ impl Page {
         if violations.is_empty() { Ok(Self { size, after, filter }) } else { Err(violations) }
     }
 
-    /// The query for this page, by the column of the creation time: one row more than the page has, to tell whether
-    /// there is a next page.
+    /// Returns the query for this page, by the column of the creation time. It selects one row more than the page
+    /// holds, which shows whether there is a next page.
     pub fn query(&self, create_time: Column) -> Query {
         let query = Query::all().newest_first(create_time).limit(self.size + 1);
         match self.after {
@@ -78,7 +79,8 @@ impl Page {
         }
     }
 
-    /// Cuts the list to the page, where one entry more than that was asked for, and returns the token of the next one.
+    /// Cuts the result of [`query`](Self::query) to the page, and returns the token of the next page. The token is
+    /// empty on the last page.
     pub fn cut<T>(&self, entries: &mut Vec<T>, place: impl Fn(&T) -> Place) -> String {
         if entries.len() <= self.size {
             return String::new();

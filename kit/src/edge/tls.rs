@@ -1,4 +1,4 @@
-//! TLS for callers, and mutual TLS: certificates from files, read again when they change.
+//! TLS and mutual TLS for callers. The certificates come from files, which are read again when they change.
 
 use std::{
     fs, io,
@@ -22,27 +22,27 @@ use tokio_rustls::{
 
 use crate::runtime::{failure::Failure, stop::Stop};
 
-/// How often the files are looked at.
+/// The interval at which the files are checked for changes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The files, all in PEM.
+/// The certificate files, all in PEM format.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
-    /// Takes calls over TLS with the certificate (and its chain) in this PEM file, which is read again when it changes
+    /// Serves TLS with the certificate (and its chain) in this PEM file, which is read again when it changes
     #[arg(long, env, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
-    /// The certificate's private key
+    /// The private key of the certificate, a PEM file
     #[arg(long, env, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// Takes only callers with a certificate of one of these authorities (mutual TLS)
+    /// Accepts only callers with a certificate of one of the authorities in this PEM file (mutual TLS)
     #[arg(long, env, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 }
 
-/// What is wrong with the files.
+/// A problem with the certificate files.
 #[derive(Debug, thiserror::Error)]
 enum TlsError {
     #[error("{}: {source}", path.display())]
@@ -55,7 +55,7 @@ enum TlsError {
     Rustls(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The certificates as they are now.
+/// The current certificates.
 pub(crate) struct Tls {
     files: Files,
     current: RwLock<Current>,
@@ -73,7 +73,7 @@ struct Current {
 }
 
 impl Tls {
-    /// Reads the files that the flags name; `None` where they name none.
+    /// Reads the files that the flags name. Returns `None` if they name none.
     pub(crate) fn open(args: &TlsArgs) -> Result<Option<Arc<Self>>, Failure> {
         let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else { return Ok(None) };
         let files = Files { cert, key, client_ca: args.tls_client_ca.clone() };
@@ -88,8 +88,8 @@ impl Tls {
         acceptor.accept(stream).await
     }
 
-    /// Reads the files again when they have changed, until asked to stop. What does not fit together, as in the moment
-    /// between two files, is not taken: connections go on with what was there before.
+    /// Reads the files again when they change, until a stop is requested. Files that do not fit together are not used,
+    /// as may happen while they are being replaced one after the other. New connections then use the old certificates.
     pub(super) async fn watch(&self, stop: &Stop) {
         let mut said = false;
         while tokio::time::timeout(LOOK, stop.requested()).await.is_err() {
@@ -97,10 +97,10 @@ impl Tls {
                 Ok(false) => said = false,
                 Ok(true) => {
                     said = false;
-                    tracing::info!(certificate = %self.files.cert.display(), "took the new certificates");
+                    tracing::info!(certificate = %self.files.cert.display(), "using the new certificates");
                 }
                 Err(error) if !std::mem::replace(&mut said, true) => {
-                    tracing::warn!(error = %error, "the new certificates cannot be used; going on with the old ones");
+                    tracing::warn!(error = %error, "the new certificates cannot be used; keeping the old ones");
                 }
                 Err(_) => {}
             }

@@ -1,5 +1,5 @@
-//! Where a record goes that its reader cannot read: a topic of that reader's own, with the original bytes,
-//! key and headers, and headers of ours that say where it came from and why.
+//! Dead letters: the records that a service cannot read. Each is published to the service's own dead-letter topic with
+//! its original value, key and headers. Additional headers give its origin and the reason.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -15,32 +15,32 @@ const ACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 const RETRIES: &str = ".retries";
 
-/// The dead-letter topic of a service.
+/// Returns the name of a service's dead-letter topic.
 pub fn topic_of(service: &str) -> String {
     format!("{service}.dead-letters")
 }
 
-/// The topic of what was put back, which the service reads beside its source.
+/// Returns the name of a service's topic of replayed records. The service reads it besides the topics that it follows.
 pub fn retries_of(service: &str) -> String {
     format!("{service}{RETRIES}")
 }
 
-/// The dead-letter topic of one reader.
+/// Publishes to the dead-letter topic of one service.
 pub struct DeadLetters {
     client: Client,
     topic: String,
-    /// Opened with the first record: most readers never need it.
+    /// Opened with the first record, because most services never need it.
     producer: Option<Producer>,
 }
 
 impl DeadLetters {
-    /// The topic, without doing anything yet.
+    /// Creates the publisher. It does not connect yet.
     pub fn new(client: Client, topic: String) -> Self {
         Self { client, topic, producer: None }
     }
 
-    /// Sets a record aside. Once it returns, the record is in the dead-letter topic; after a failure it may
-    /// be. One that is set aside twice is recognized by its origin.
+    /// Dead-letters a record. When it returns `Ok`, the record is in the dead-letter topic; after an error it may be
+    /// there. A record that is there twice is recognized by its origin.
     pub fn send(&mut self, record: &Received, reason: &str) -> Result<(), KafkaError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
@@ -48,21 +48,21 @@ impl DeadLetters {
         };
         producer.send(&letter(&self.topic, record, reason))?;
         producer.wait(ACKNOWLEDGED)?;
-        self.producer = Some(producer); // one that failed is not used again
+        self.producer = Some(producer); // a producer that failed is not used again
         Ok(())
     }
 }
 
-/// The headers of ours that a letter and its copy for the retries carry. None of them is part of the event.
+/// The headers that are added to a dead letter and to its replay. None of them is part of the event.
 const TOPIC: &str = "dead_letter_topic";
 const PARTITION: &str = "dead_letter_partition";
 const OFFSET: &str = "dead_letter_offset";
 const FAILURES: &str = "dead_letter_failures";
 const REASON: &str = "dead_letter_reason";
-/// Of the mark that a letter was put back: the place of the record that it was.
+/// Header of a replay marker, which says that the letter with the same origin and number of failures was replayed.
 const PUT_BACK: &str = "dead_letter_put_back";
 
-/// Where a record came from that could not be read: `topic/partition@offset`, of the first time.
+/// The place from which a failed record was consumed first: `topic/partition@offset`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     topic: String,
@@ -90,12 +90,12 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// The topic that the record was consumed from first.
+    /// The topic of the place.
     pub(crate) fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Where a record came from: for one that was put back, where it had been read at first.
+    /// Returns the origin of a record. For a replay it is the place where the record was consumed first.
     pub(crate) fn of(record: &Received) -> Self {
         Self::told_by(record).unwrap_or_else(|| Self {
             topic: record.topic.clone(),
@@ -113,12 +113,12 @@ impl Origin {
     }
 }
 
-/// Returns whether a record is a replay of a dead letter.
+/// Returns true if a record is a replay of a dead letter.
 pub(crate) fn is_retry(record: &Received) -> bool {
     record.topic.ends_with(RETRIES)
 }
 
-/// How often a record had failed before it was read this time.
+/// Returns how often a record has failed before.
 fn failures(record: &Received) -> u32 {
     record.header(FAILURES).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -127,29 +127,30 @@ fn failures(record: &Received) -> u32 {
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) origin: Origin,
-    /// How often it could not be read.
+    /// The number of times that the record could not be read.
     pub(crate) failures: u32,
-    /// Why, the last time.
+    /// The reason for the last failure.
     pub(crate) reason: String,
     pub(crate) record: Received,
 }
 
 impl Letter {
-    /// A letter, if the record is one.
+    /// Reads a dead letter. Returns `None` if the record is none.
     pub(crate) fn of(record: Received) -> Option<Self> {
         let origin = Origin::told_by(&record)?;
         let reason = record.header(REASON).unwrap_or_default().to_owned();
         Some(Self { origin, failures: failures(&record).max(1), reason, record })
     }
 
-    /// The record as it is read again.
+    /// Returns the replay of the record, for the topic of retries.
     pub(crate) fn retry(&self, topic: &str) -> Record {
         let headers = [theirs(&self.record), ours(&self.origin, self.failures)].concat();
         let Received { key, value, .. } = self.record.clone();
         Record { topic: topic.to_owned(), partition: None, key, value, headers }
     }
 
-    /// What says that it was put back. A letter that comes back is another one, with a higher count.
+    /// Returns the replay marker of this letter, for the dead-letter topic. If the replay fails again, that is another
+    /// letter with a higher number of failures.
     pub(crate) fn mark(&self, topic: &str) -> Record {
         let mut headers = ours(&self.origin, self.failures);
         headers.push((PUT_BACK.to_owned(), Some(b"true".to_vec())));
@@ -157,26 +158,26 @@ impl Letter {
     }
 }
 
-/// Which letter was put back, if that is what the record says.
+/// Reads a replay marker: the origin and the number of failures of the letter that was replayed.
 pub(crate) fn mark(record: &Received) -> Option<(Origin, u32)> {
     record.header(PUT_BACK)?;
     Some((Origin::told_by(record)?, failures(record)))
 }
 
-/// A failed record, as a dead letter or a replay of it describes it.
+/// A failed record, as its dead letter or its replay describes it.
 pub(crate) struct Failed {
-    /// The topic that the record was consumed from first.
+    /// The topic from which the record was consumed first.
     pub(crate) topic: String,
-    /// The partition there.
+    /// The partition in that topic.
     pub(crate) partition: i32,
-    /// The offset there.
+    /// The offset in that partition.
     pub(crate) offset: i64,
-    /// How often it had failed.
+    /// The number of failures.
     pub(crate) failures: u32,
 }
 
 impl Failed {
-    /// The failed record that a record of the dead letters or the retries describes.
+    /// Reads the description from a dead letter or a replay.
     pub(crate) fn described_by(record: &Received) -> Option<Self> {
         let Origin { topic, partition, offset } = Origin::told_by(record)?;
         Some(Self { topic, partition, offset, failures: failures(record) })
@@ -184,7 +185,7 @@ impl Failed {
 }
 
 fn letter(topic: &str, record: &Received, reason: &str) -> Record {
-    // The headers of someone else's topic are not believed: only what was put back has an origin and a count.
+    // Only a replay has an origin and a count. In a followed topic, others could have written these headers.
     let again = is_retry(record);
     let origin =
         if again { Origin::of(record) } else { Origin::of(&Received { headers: Vec::new(), ..record.clone() }) };
@@ -228,7 +229,7 @@ mod tests {
             offset: 7,
             key: Some(b"k".to_vec()),
             value: None,
-            // Whoever writes to that topic may write this too.
+            // A writer of that topic can also set this header.
             headers: vec![("ce_id".to_owned(), None), (FAILURES.to_owned(), Some(b"99".to_vec()))],
             time: None,
         }

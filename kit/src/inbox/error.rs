@@ -1,5 +1,8 @@
 //! Errors of the inbox.
-#![expect(missing_docs, reason = "the fields of errors are explained by their messages")]
+#![cfg_attr(
+    feature = "verification",
+    expect(missing_docs, reason = "the fields of errors are explained by their messages")
+)]
 
 use std::convert::Infallible;
 

@@ -1,8 +1,10 @@
-//! The subcommand `dead-letters`: what a service could not read, listed, and put back once the reason is gone.
+//! The subcommand `dead-letters`: lists the records that a service could not read, and replays them once the reason is
+//! gone.
 //!
-//! A record is put back into the service's own topic of retries, never into the one it came from, where it would be a
-//! second copy for everyone else. The copy, and the mark that this letter is done with, are in one transaction under one
-//! fixed `transactional.id`: whatever is interrupted, repeated, or done twice at once, nothing is put back twice.
+//! A replay goes to the service's own topic of retries. It never goes to the original topic, where every other reader
+//! would see a second copy. The replay and its marker in the dead-letter topic are published in one transaction, under
+//! one fixed `transactional.id`. So no letter is replayed twice, even if the command is interrupted, repeated, or run
+//! twice at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,15 +30,15 @@ use crate::{
     },
 };
 
-/// How many letters are put back in one transaction.
+/// The number of letters that are replayed in one transaction.
 const BATCH: usize = 100;
 
-/// What is to be done.
+/// The commands of `dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
-    /// Shows what was set aside and is not put back yet: its id, how often it failed, since when, and why
+    /// Lists the dead letters that are not replayed yet: id, number of failures, time, key, event type and reason
     List {
-        /// One JSON object for each
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
 
@@ -44,9 +46,9 @@ pub enum DeadLettersCommand {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
-    /// Has the running service read them again
+    /// Replays dead letters: the running service reads them again
     Replay {
-        /// Which ones
+        /// The letters to replay
         #[command(flatten)]
         which: Which,
 
@@ -56,27 +58,27 @@ pub enum DeadLettersCommand {
     },
 }
 
-/// Which letters are meant.
+/// Selects dead letters.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct Which {
-    /// Their ids, as `list` shows them
+    /// The ids of the letters, as `list` shows them
     #[arg(value_name = "ID")]
     ids: Vec<Origin>,
 
-    /// All there are now
+    /// Replay all letters that are listed now
     #[arg(long)]
     all: bool,
 }
 
-/// Why nothing, or not everything, was put back.
+/// The reason for which a replay did nothing, or not everything.
 #[derive(Debug, thiserror::Error)]
 enum ReplayError {
     #[error("there is no dead letter {0}; nothing was put back")]
     Unknown(Origin),
-    #[error("the topic {0} is not there yet: the service makes it when it starts")]
+    #[error("the topic {0} does not exist yet: the service creates it when it starts")]
     NoRetries(String),
-    #[error("{done} of {wanted} were put back; the rest is still listed: run it again")]
+    #[error("{done} of {wanted} were replayed; the rest is still listed: run the command again")]
     Interrupted {
         done: usize,
         wanted: usize,
@@ -87,7 +89,7 @@ enum ReplayError {
     Kafka(#[from] KafkaError),
 }
 
-/// Runs the subcommand for a service, until it is done or asked to stop.
+/// Runs the subcommand for a service, until it is done or a shutdown is requested.
 pub async fn run(service: &'static str, command: DeadLettersCommand, shutdown: Shutdown) -> Result<(), Failure> {
     let (DeadLettersCommand::List { kafka, .. } | DeadLettersCommand::Replay { kafka, .. }) = &command;
     let client = kafka.client(service)?;
@@ -104,7 +106,7 @@ pub async fn run(service: &'static str, command: DeadLettersCommand, shutdown: S
     done.await.map_err(|error| Failure::subcommand("dead-letters", error))?
 }
 
-/// The letters that are not put back, by their ids. A topic that is not there has none.
+/// Returns the letters that are not replayed yet, by their ids. A topic that does not exist has none.
 fn open_letters(client: &Client, service: &str) -> Result<BTreeMap<Origin, Letter>, KafkaError> {
     let topic = dead_letters::topic_of(service);
     let mut letters: BTreeMap<Origin, Letter> = BTreeMap::new();
@@ -161,7 +163,8 @@ fn replay(client: &Client, service: &str, which: &Which, stop: &Stop) -> Result<
     if topics::partitions(client, &retries)?.is_none() {
         return Err(ReplayError::NoRetries(retries));
     }
-    // Before anything is read: it ends what an earlier replay left open, and fences one that is under way.
+    // Opened before anything is read: it aborts the open transaction of an earlier replay, and fences a replay that
+    // still runs.
     let transactional_id = format!("{service}-dead-letters");
     let mut writer = Writer::open(client, &transactional_id)?;
     let mut letters = open_letters(client, service)?;
@@ -180,7 +183,7 @@ fn replay(client: &Client, service: &str, which: &Which, stop: &Stop) -> Result<
         let records: Vec<_> = batch.iter().flat_map(|letter| [letter.retry(&retries), letter.mark(&topic)]).collect();
         let next = match writer.commit(&records) {
             Finished { outcome: Outcome::Committed, writer, .. } => writer,
-            // If it was committed all the same, these are not listed any more.
+            // If it was committed nevertheless, its letters are not listed any more.
             Finished { error, .. } => return Err(interrupted(error)),
         };
         done += batch.len();

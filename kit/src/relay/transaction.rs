@@ -8,8 +8,8 @@
 //!   Only the duration shows it: librdkafka sends a request again only after `retry.backoff.ms` ± 20 %. So a producer
 //!   whose commit or abort failed, or took longer than three quarters of that, is never used again. Its successor's
 //!   `init_transactions` bumps the epoch, which fences every request that is still in flight.
-//! * An abort before the first acknowledgement can overtake the registration of its partitions (librdkafka #4849). So an
-//!   abort is sent only after waiting for the records.
+//! * An abort before the first acknowledgement can overtake the registration of its partitions (librdkafka #4849). So
+//!   an abort is sent only after waiting for the records.
 
 use std::time::Duration;
 

@@ -28,8 +28,8 @@ const PUT_AWAY: Duration = Duration::from_millis(5);
 
 /// Publishes records atomically, under one fixed `transactional.id`.
 ///
-/// Two producers take turns, and each begins only after the other's commit has returned. A producer that begins again at
-/// once meets the markers of its own last transaction and backs off for 20 ms.
+/// Two producers take turns, and each begins only after the other's commit has returned. A producer that begins again
+/// at once meets the markers of its own last transaction and backs off for 20 ms.
 ///
 /// [`commit`](Self::commit) takes the writer by value, so that a producer whose last commit is uncertain cannot be used
 /// again.

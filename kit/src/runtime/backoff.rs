@@ -1,4 +1,4 @@
-//! Waiting for what is broken: growing pauses, one line when it breaks and one when it heals.
+//! Retries with growing pauses, and logs one line when an activity begins to fail and one when it resumes.
 
 use std::{error::Error, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::runtime::{failure::chain, stop::Stop};
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The pauses between attempts at one thing, and whether its failure was said.
+/// The state of one activity's retries: the next pause, and whether its failure was logged.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     pause: Duration,
@@ -19,39 +19,41 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// What is being done, for the two lines: `publishing to order-events`; and what counts the failed attempts.
+    /// Creates the backoff of an activity. `doing` names it in the log, such as `publishing to order-events`;
+    /// `failures` count the failed attempts.
     pub(crate) fn new(doing: String, failures: Vec<Counter>) -> Self {
         Self { pause: SHORTEST, said: false, doing, failures }
     }
 
-    /// Whether something is broken that was said to be.
+    /// Returns true from the first logged failure until the activity resumes.
     pub(crate) fn is_waiting(&self) -> bool {
         self.said
     }
 
-    /// Says what is wrong, unless it was said already.
+    /// Logs a failure, unless one was logged since the activity worked last.
     pub(crate) fn say(&mut self, error: &(dyn Error + 'static)) {
         if !std::mem::replace(&mut self.said, true) {
             tracing::warn!(error = chain(error), "{} waits", self.doing);
         }
     }
 
-    /// [`say`](Self::say), then pause, for longer each time.
+    /// Counts and logs a failed attempt, and pauses. Each pause is longer than the one before, up to a second. A
+    /// shutdown ends the pause.
     pub(crate) fn wait(&mut self, stop: &Stop, error: &(dyn Error + 'static)) {
         for counter in &self.failures {
             counter.inc();
         }
         self.say(error);
-        tracing::debug!(error = chain(error), pause = ?self.pause, "trying again");
+        tracing::debug!(error = chain(error), pause = ?self.pause, "retrying after a pause");
         stop.sleep(self.pause);
         self.pause = (self.pause * 2).min(LONGEST);
     }
 
-    /// All is well.
+    /// Notes that the activity works. The next pause is the shortest again.
     pub(crate) fn reset(&mut self) {
         self.pause = SHORTEST;
         if std::mem::take(&mut self.said) {
-            tracing::info!("{} goes on", self.doing);
+            tracing::info!("{} resumes", self.doing);
         }
     }
 }

@@ -1,48 +1,49 @@
-//! How a service ends that could not go on: one line, and an exit code as sysexits has it.
+//! The failure that ends a process: one line for the user, and an exit code from `sysexits.h`.
 
 use std::{error::Error, process::ExitCode};
 
 type Source = Box<dyn Error + Send + Sync>;
 
-/// Why a service ended without being asked to.
+/// The reason for which a process ended without a request to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Something given to it does not work: a flag, a file, a port. Nothing was started.
+    /// A flag, a file or a port is wrong. Nothing was started.
     #[error("{0}")]
     Configuration(#[source] Source),
-    /// A subcommand could not do what it was asked for.
+    /// A subcommand failed.
     #[error("{name}: {}", chain(source.as_ref()))]
     Subcommand {
-        /// Which one.
+        /// The name of the subcommand.
         name: &'static str,
-        /// Why.
+        /// The cause.
         source: Source,
     },
-    /// An audit found that something is not as it must be; what, it has said.
+    /// An audit has findings. It has printed each of them.
     #[error("{0} findings: not everything is as it must be")]
     Findings(u64),
-    /// A part of it ended.
+    /// A part of the service ended.
     #[error("{part} ended: {}", chain(source.as_ref()))]
     Part {
-        /// Which part.
+        /// The name of the part.
         part: &'static str,
-        /// Why.
+        /// The cause.
         source: Source,
     },
 }
 
 impl Failure {
-    /// Something given to the service does not work.
+    /// Returns the failure for a wrong flag, file or port.
     pub fn configuration(source: impl Into<Source>) -> Self {
         Self::Configuration(source.into())
     }
 
-    /// A subcommand could not do what it was asked for.
+    /// Returns the failure of a subcommand.
     pub fn subcommand(name: &'static str, source: impl Into<Source>) -> Self {
         Self::Subcommand { name, source: source.into() }
     }
 
-    /// 1 for findings, 78 for a wrong configuration, 69 for what a subcommand needs and does not get, 70 for a part that ended.
+    /// Returns the exit code: 1 for findings, 69 for a subcommand that failed, 70 for a part that ended, 78 for a wrong
+    /// configuration.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(78),
@@ -53,7 +54,7 @@ impl Failure {
     }
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,40 +1,40 @@
-//! Crash points: the steps at which a test may end the process, have the step done twice, or lose its answer.
+//! Fault points: steps at which a test can end the process, repeat the step, let it fail, or lose its answer.
 //!
-//! Without the feature `faults` everything here is empty and is compiled to nothing. With it, a program looks at each
-//! step into the file that `FAULTS_FILE` names: lines such as `Commit CrashAfter 3 1`, which let so many steps pass and
-//! then disturb so many. What was disturbed is said on stderr.
+//! Without the feature `faults` this module compiles to nothing. With it, the program reads the file that `FAULTS_FILE`
+//! names at each step. A line such as `Commit CrashAfter 3 1` skips the first 3 steps of that kind and disturbs the
+//! next one. The program reports each disturbance on stderr.
 
 use std::{fmt::Debug, future::Future};
 
 /// A step of the kit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The store writes one commit's events into its open transaction.
+    /// The store writes the events of one commit into its open transaction.
     Append,
     /// The store syncs the transaction to disk.
     Sync,
-    /// The store tells whoever waits for it.
+    /// The store answers the callers that wait for the commit.
     Answer,
-    /// The relay's producers are initialized, which fences their predecessors.
+    /// The relay initializes its producers, which fences their predecessors.
     Open,
-    /// A Kafka transaction begins.
+    /// The relay begins a Kafka transaction.
     Begin,
-    /// Its records are put into the producer's queue.
+    /// The relay puts the records of a transaction into the producer's queue.
     Send,
-    /// Their acknowledgements are waited for.
+    /// The relay waits for the acknowledgements of the records.
     Drain,
-    /// The transaction is committed.
+    /// The relay commits a transaction.
     Commit,
-    /// The transaction is aborted.
+    /// The relay aborts a transaction.
     Abort,
-    /// The inbox hands effects and offsets to the store.
+    /// The inbox commits effects and offsets to the store.
     InboxCommit,
-    /// The inbox writes what it cannot read to the dead letters.
+    /// The inbox writes a record that it cannot read to the dead letters.
     SetAside,
 }
 
 impl Step {
-    /// Each of them.
+    /// All steps.
     pub const ALL: [Self; 11] = [
         Self::Append,
         Self::Sync,
@@ -49,8 +49,8 @@ impl Step {
         Self::SetAside,
     ];
 
-    /// What can happen to it. A step that hands on what it was given can't be repeated by itself: whoever asked for it
-    /// asks again.
+    /// The disturbances that are possible at a step. A step that passes its input on cannot be repeated alone: its
+    /// caller retries it instead.
     pub const fn disturbances(self) -> &'static [Disturbance] {
         use Disturbance::{CrashAfter, CrashBefore, Fail, LoseAnswer, Repeat};
         match self {
@@ -66,22 +66,22 @@ impl Step {
     }
 }
 
-/// What happens to a step.
+/// A disturbance of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disturbance {
-    /// The process dies before it.
+    /// The process dies before the step.
     CrashBefore,
-    /// The process dies after it.
+    /// The process dies after the step.
     CrashAfter,
-    /// It is done twice, and the second answer counts.
+    /// The step runs twice, and the second answer counts.
     Repeat,
-    /// It is done, and its answer is an error.
+    /// The step runs, but its answer is replaced with an error.
     LoseAnswer,
-    /// It is not done, and its answer is an error.
+    /// The step does not run, and its answer is an error.
     Fail,
 }
 
-/// Does a step; a test may disturb it. `failure` is the error of an answer that is lost.
+/// Runs a step, which a test may disturb. `failure` makes the error of a step that fails or loses its answer.
 pub fn around<T, E>(
     step: impl Debug,
     failure: impl FnOnce() -> E,
@@ -99,7 +99,7 @@ pub fn around<T, E>(
     if disturbs(&step, Disturbance::LoseAnswer) { Err(failure()) } else { result }
 }
 
-/// [`around`] for async steps.
+/// Runs an async step, like [`around`].
 pub async fn around_async<T, E, F: Future<Output = Result<T, E>>>(
     step: impl Debug,
     failure: impl FnOnce() -> E,
@@ -117,19 +117,19 @@ pub async fn around_async<T, E, F: Future<Output = Result<T, E>>>(
     if disturbs(&step, Disturbance::LoseAnswer) { Err(failure()) } else { result }
 }
 
-/// A step begins that only a crash disturbs.
+/// Marks the begin of a step. A test may end the process here.
 pub fn before(step: impl Debug) {
     if disturbs(&step, Disturbance::CrashBefore) {
         std::process::abort();
     }
 }
 
-/// Whether a step is not to be done.
+/// Returns true if the test lets the step fail, so that it must not run.
 pub fn fails(step: impl Debug) -> bool {
     disturbs(&step, Disturbance::Fail)
 }
 
-/// A step has ended that only a crash disturbs.
+/// Marks the end of a step. A test may end the process here.
 pub fn after(step: impl Debug) {
     if disturbs(&step, Disturbance::CrashAfter) {
         std::process::abort();
@@ -156,7 +156,7 @@ mod armed {
 
     use super::Disturbance;
 
-    /// How often each line was met since it came.
+    /// The number of matching steps for each line of the file, since the line appeared.
     static MET: Mutex<Option<HashMap<String, u32>>> = Mutex::new(None);
 
     #[expect(clippy::disallowed_methods, clippy::print_stderr, reason = "only in programs that are built for tests")]
@@ -182,7 +182,7 @@ mod armed {
         if *times >= pass + disturb {
             let rest: Vec<_> = text.lines().filter(|other| *other != line).collect();
             let done = if rest.is_empty() { fs::remove_file(&path) } else { fs::write(&path, rest.join("\n")) };
-            drop(done); // it may have been taken away meanwhile
+            drop(done); // the test may have removed the file meanwhile
             met.remove(line);
         }
         true

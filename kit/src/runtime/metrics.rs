@@ -1,4 +1,5 @@
-//! Building blocks of metrics. Each part keeps its own; [`edge::metrics`](crate::edge::metrics) names and shows them.
+//! Building blocks of metrics. Each part keeps its own metrics; [`edge::metrics`](crate::edge::metrics) names and
+//! exposes them.
 
 use std::{
     sync::{
@@ -13,19 +14,20 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
 };
 
-/// From half a millisecond to sixteen seconds.
+/// Returns a histogram of durations, with buckets from half a millisecond to sixteen seconds.
 pub fn durations() -> Histogram {
     Histogram::new((0..16).map(|power| 0.0005 * f64::from(1_u32 << power)))
 }
 
-/// What became of something.
+/// The label `outcome` of a counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Outcome {
-    /// In one word.
+    /// The outcome in one word.
     pub outcome: &'static str,
 }
 
-/// Counters that begin with zero: an alert needs that before the first one.
+/// Returns one counter for each outcome. All are exposed as zero from the start, because an alert needs a value before
+/// the first increment.
 pub fn outcomes(names: &[&'static str]) -> Family<Outcome, Counter> {
     let counters = Family::<Outcome, Counter>::default();
     for outcome in names {
@@ -34,10 +36,10 @@ pub fn outcomes(names: &[&'static str]) -> Family<Outcome, Counter> {
     counters
 }
 
-/// How long somebody has not answered. Clones share it.
+/// Measures how long a peer has not answered. Clones share the measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Silence {
-    /// In microseconds since 1970; 0: the newest call was answered.
+    /// The time of the first unanswered call, in microseconds since 1970. 0 if the last call was answered.
     since: Arc<AtomicI64>,
 }
 
@@ -47,13 +49,13 @@ impl Silence {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    /// Notes a call that was not.
+    /// Notes a call that was not answered.
     pub fn unanswered(&self) {
         let now = micros();
-        let _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed); // it began earlier
+        let _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed); // keeps an earlier begin
     }
 
-    /// How long no call was answered.
+    /// Returns the time since the first unanswered call, or zero if the last call was answered.
     pub fn lasts(&self) -> Duration {
         match self.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! What every other room stands on: supervised tasks, shutdown, backoff, tracing, logs, and fault points.
+//! The base of all other modules: supervised tasks, shutdown, backoff, tracing, logs, and fault points.
 
 pub(crate) mod backoff;
 pub(crate) mod failure;

@@ -1,26 +1,26 @@
-//! Slowing down what would otherwise be done all the time.
+//! Limits the average rate of an action.
 
 use std::time::{Duration, Instant};
 
-/// A rate that is kept on average: what is done now and then is never held up.
+/// Limits an average rate. Actions that happen only now and then do not wait.
 ///
-/// The virtual scheduling form of the leaky bucket (ITU-T I.371).
+/// It is the virtual scheduling form of the leaky bucket (ITU-T I.371).
 #[derive(Debug)]
 pub(crate) struct Pace {
     interval: Duration,
-    /// How much of what was not done is made up for at most.
+    /// How far an action may come before its due time.
     slack: Duration,
-    /// When the next one would come if all came evenly.
+    /// The time of the next action if all came at equal intervals.
     due: Instant,
 }
 
 impl Pace {
-    /// One per `interval`, and up to `burst` of them at once after a pause.
+    /// Allows one action per `interval`, and up to `burst` actions at once after a pause.
     pub(crate) fn new(interval: Duration, burst: u32) -> Self {
         Self { interval, slack: interval * burst.saturating_sub(1), due: Instant::now() }
     }
 
-    /// How long the next one is to wait. It is taken as done then.
+    /// Returns how long the next action must wait. It counts as done after that.
     pub(crate) fn next(&mut self, now: Instant) -> Duration {
         let wait = self.due.saturating_duration_since(now + self.slack);
         self.due = self.due.max(now) + self.interval;

@@ -1,9 +1,9 @@
-//! Spans of OpenTelemetry: what happened to one order, in both services, as one tree.
+//! OpenTelemetry spans. All spans of one order, from all services, form one tree.
 //!
-//! They are exported by OTLP (gRPC) when the standard variables name an endpoint, `OTEL_EXPORTER_OTLP_ENDPOINT` or
-//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`; without one, nothing is made and nothing costs. The context travels as
-//! `traceparent`: from the caller into the store, from there to the topic, and so to the next service. Names and
-//! attributes follow OpenTelemetry's conventions for RPC, HTTP and messaging.
+//! Spans are exported by OTLP (gRPC) if a standard variable names an endpoint: `OTEL_EXPORTER_OTLP_ENDPOINT` or
+//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`. Without one, no span is made, and this module costs nothing. The context
+//! travels as `traceparent`: from the caller into the store, from there to the topic, and so to the next service. Names
+//! and attributes follow OpenTelemetry's conventions for RPC, HTTP and messaging.
 
 use std::{
     borrow::Cow,
@@ -27,10 +27,10 @@ pub use opentelemetry::{KeyValue as Attribute, trace::SpanKind};
 
 use crate::runtime::{failure::Failure, trace_context::TraceContext};
 
-/// How long the last spans may take to be exported when the service stops.
+/// The timeout for the export of the last spans when the service stops.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// Makes the spans of one service. Clones are the same.
+/// Makes the spans of one service. Clones share the exporter.
 #[derive(Clone, Default)]
 pub struct Spans(Option<Exporting>);
 
@@ -41,12 +41,12 @@ struct Exporting {
 }
 
 impl Spans {
-    /// As the standard variables have it. Must be called on a tokio runtime.
+    /// Creates the exporter that the standard variables describe, if any. Must be called on a tokio runtime.
     pub fn from_env(service: &'static str) -> Result<Self, Failure> {
         if !is_configured() {
             return Ok(Self::default());
         }
-        let wrong = |error| Failure::configuration(format!("the exporter of traces: {error}"));
+        let wrong = |error| Failure::configuration(format!("the trace exporter cannot start: {error}"));
         let exporter = SpanExporter::builder().with_tonic().build().map_err(wrong)?;
         let resource = match variable("OTEL_SERVICE_NAME") {
             Some(_) => Resource::builder(),
@@ -58,7 +58,7 @@ impl Spans {
         Ok(Self(Some(Exporting { provider, tracer })))
     }
 
-    /// Starts a span below the one that a `traceparent` names; without one, a tree of its own.
+    /// Starts a span as a child of `parent`. Without a parent, it is the root of a new tree.
     pub fn start(
         &self,
         kind: SpanKind,
@@ -72,7 +72,7 @@ impl Spans {
         }))
     }
 
-    /// Adds a span of something that is over. Only for something that belongs to a tree.
+    /// Adds a span that ends now. Without a parent, no span is added.
     pub fn add(
         &self,
         kind: SpanKind,
@@ -86,7 +86,7 @@ impl Spans {
         tracer.build_with_context(builder, &context(parent)).end();
     }
 
-    /// Exports what is left.
+    /// Exports the spans that are left.
     pub fn stop(&self) {
         if let Some(Exporting { provider, .. }) = &self.0
             && let Err(error) = provider.shutdown_with_timeout(FLUSH)
@@ -96,12 +96,13 @@ impl Spans {
     }
 }
 
-/// A span that goes on until it is dropped; or nothing, when none are exported.
+/// A span that ends when it is dropped. Empty if no spans are exported.
 #[derive(Debug)]
 pub struct Span(Option<opentelemetry_sdk::trace::Span>);
 
 impl Span {
-    /// Returns the context for what happens within the span: its own, or, without a span, the one that it began with.
+    /// Returns the context for actions within the span. It is the context of the span, or `before` if no spans are
+    /// exported.
     pub fn trace(&self, before: Option<&TraceContext>) -> Option<TraceContext> {
         let Some(span) = &self.0 else { return before.cloned() };
         let mut carrier = Carrier::default();
@@ -110,7 +111,7 @@ impl Span {
         TraceContext::parse(carrier.get("traceparent")?, carrier.get("tracestate"))
     }
 
-    /// Says that it went wrong.
+    /// Marks the span as failed.
     pub fn fail(&mut self, problem: impl std::fmt::Display) {
         if let Some(span) = &mut self.0 {
             span.set_status(Status::error(problem.to_string()));
@@ -118,7 +119,7 @@ impl Span {
     }
 }
 
-/// Carries a context to and from OpenTelemetry's propagator.
+/// Headers in the form that OpenTelemetry's propagator reads and writes.
 #[derive(Default)]
 struct Carrier(HashMap<String, String>);
 

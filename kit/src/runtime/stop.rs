@@ -1,4 +1,4 @@
-//! Being asked to stop: by a signal, by the supervisor, by a test.
+//! Requests to stop: from a signal, from the supervisor, or from a test.
 
 use std::{future::Future, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Asks a whole service to stop. Clones are the same request.
+/// Requests a whole service to stop. Clones are the same request.
 pub type Shutdown = CancellationToken;
 
-/// A [`Shutdown`] on SIGINT or SIGTERM; a second one ends the process at once.
+/// Returns a [`Shutdown`] that SIGINT or SIGTERM triggers. A second signal ends the process at once.
 pub fn on_signals() -> std::io::Result<Shutdown> {
     let shutdown = Shutdown::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -33,7 +33,7 @@ pub fn on_signals() -> std::io::Result<Shutdown> {
     Ok(shutdown)
 }
 
-/// Tells one task or thread that it is to stop.
+/// Tells one task or thread to stop.
 #[derive(Clone, Debug)]
 pub struct Stop {
     token: CancellationToken,
@@ -41,17 +41,17 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A request that is made by cancelling the token. Must be called on a tokio runtime.
+    /// Creates a request that is made when the token is cancelled. Must be called on a tokio runtime.
     pub fn new(token: CancellationToken) -> Self {
         Self { token, runtime: Handle::current() }
     }
 
-    /// The same request, for a whole service inside of this part.
+    /// Returns the same request as a [`Shutdown`], for a whole service that runs inside this part.
     pub fn shutdown(&self) -> Shutdown {
         self.token.clone()
     }
 
-    /// Whether the request was made.
+    /// Returns true once the request was made.
     pub fn is_requested(&self) -> bool {
         self.token.is_cancelled()
     }
@@ -61,12 +61,12 @@ impl Stop {
         self.token.cancelled().await;
     }
 
-    /// Waits for a future on a thread that may block; `None` when the request comes first.
+    /// Blocks the thread until the future is ready. Returns `None` if the request comes first.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.runtime.block_on(self.token.run_until_cancelled(future))
     }
 
-    /// Sleeps on a thread that may block; less when the request comes first.
+    /// Blocks the thread for a time, or until the request comes.
     pub fn sleep(&self, duration: Duration) {
         if duration.is_zero() {
             return; // the timer's shortest sleep is a millisecond

@@ -1,4 +1,4 @@
-//! The parts of a service: each has a name, each is watched, and they stop in order.
+//! Runs the parts of a service: tasks and threads that have a name, are watched, and stop in order.
 
 use std::{
     collections::HashSet,
@@ -18,13 +18,13 @@ use crate::runtime::{
     stop::{Shutdown, Stop},
 };
 
-/// How long all parts together may take to stop; whatever is left is cut off, which is no worse than a crash. What
-/// takes that long is a question to a cluster that is away.
+/// The time that all parts together may take to stop. The rest is cut off, which is no worse than a crash. A request to
+/// a cluster that is away can take that long.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// Runs the tasks and threads of one service. A part that ends before it was asked to stops the service.
+/// Runs the tasks and threads of one service. A part that ends without a request to stop ends the service.
 pub struct Supervisor {
     shutdown: Shutdown,
     parts: Vec<(&'static str, CancellationToken)>,
@@ -33,13 +33,13 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A service without parts, to be stopped by `shutdown`.
+    /// Creates a supervisor without parts. `shutdown` stops the service.
     pub fn new(shutdown: Shutdown) -> Self {
         let (report, ended) = mpsc::unbounded_channel();
         Self { shutdown, parts: Vec::new(), ended, report }
     }
 
-    /// Starts an async part. Parts are stopped in the order in which they were started.
+    /// Starts an async part. Parts stop in the order in which they were started.
     pub fn task<F, E>(&mut self, name: &'static str, part: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -47,7 +47,7 @@ impl Supervisor {
     {
         let running = AssertUnwindSafe(part(self.add(name))).catch_unwind();
         let report = self.report.clone();
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        #[expect(clippy::disallowed_methods, reason = "the supervisor is the one place that starts tasks")]
         tokio::spawn(async move {
             let outcome = match running.await {
                 Ok(outcome) => outcome.map_err(Into::into),
@@ -57,7 +57,7 @@ impl Supervisor {
         });
     }
 
-    /// Starts a part that blocks, on a thread of its own.
+    /// Starts a blocking part on a thread of its own.
     pub fn thread<E>(&mut self, name: &'static str, part: impl FnOnce(&Stop) -> Result<(), E> + Send + 'static)
     where
         E: Into<Box<dyn Error + Send + Sync>>,
@@ -82,7 +82,7 @@ impl Supervisor {
         Stop::new(token)
     }
 
-    /// Runs until the shutdown is asked for or a part ends, then stops every part in order.
+    /// Runs until the shutdown is requested or a part ends, then stops every part in order.
     pub async fn run(mut self) -> Result<(), Failure> {
         let mut ended = HashSet::new();
         let early = tokio::select! {

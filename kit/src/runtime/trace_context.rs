@@ -1,11 +1,11 @@
-//! W3C trace context, as callers send it, the store keeps it, and records carry it.
+//! The W3C trace context, which callers send, the store keeps, and records carry.
 
 use std::{borrow::Cow, str::FromStr as _};
 
 use axum::http::HeaderMap;
 use opentelemetry::trace::TraceState;
 
-/// The longest `tracestate` that is kept. The specification asks for no more.
+/// The longest `tracestate` that is kept, in bytes. The specification requires no more.
 const LONGEST_STATE: usize = 512;
 
 /// A W3C trace context.
@@ -13,12 +13,12 @@ const LONGEST_STATE: usize = 512;
 pub struct TraceContext {
     /// The trace, its current span, and its flags.
     pub traceparent: String,
-    /// What tracing systems have added, if anything.
+    /// The data that tracing systems have added, if any.
     pub tracestate: Option<String>,
 }
 
 impl TraceContext {
-    /// Returns the context that a caller sent, if its `traceparent` is valid. An invalid `tracestate` is left out.
+    /// Returns the context that a caller sent, if its `traceparent` is valid. An invalid `tracestate` is dropped.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let states = headers.get_all("tracestate").iter().map(|state| state.to_str());
         let states = states.collect::<Result<Vec<_>, _>>().unwrap_or_default().join(",");
@@ -34,14 +34,14 @@ impl TraceContext {
         })
     }
 
-    /// The headers of the context.
+    /// Returns the headers of the context, as names and values.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
         let tracestate = self.tracestate.as_deref().map(|state| ("tracestate", state.into()));
         [("traceparent", self.traceparent.as_str().into())].into_iter().chain(tracestate)
     }
 }
 
-/// Returns whether a text has the form of version 00: `00-<32 hex>-<16 hex>-<2 hex>`, with no id all zeros.
+/// Returns true for the form of version 00: `00-<32 hex>-<16 hex>-<2 hex>`, where no id is all zeros.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let hex = |part: &str, length: usize| {

@@ -174,6 +174,7 @@ fn choose(chance: &mut fastrand::Rng) -> Fault {
 
 /// Injects a fault until it is over, and returns its kind and its description.
 #[expect(clippy::disallowed_methods, reason = "the duration of the fault")]
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of fault")]
 fn happen(
     fault: Fault,
     chance: &mut fastrand::Rng,

@@ -19,6 +19,7 @@ const TOPIC: &str = "order-events";
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+#[expect(clippy::too_many_lines, reason = "the scenario, from beginning to end")]
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let Ground { jars, programs, reader, .. } = ground;
     let directory = tempfile::tempdir()?;

@@ -26,6 +26,7 @@ use crate::{
 const FROZEN: Duration = Duration::from_secs(12);
 
 #[expect(clippy::disallowed_methods, reason = "it waits until everything has timed out")]
+#[expect(clippy::too_many_lines, reason = "the scenario, from beginning to end")]
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let Ground { jars, programs, reader, .. } = ground;
     let directory = tempfile::tempdir()?;

@@ -69,6 +69,7 @@ const AUDITOR: Grants<'_> = &[
     ("--group", "order-service", &["Read"]),
 ];
 
+#[expect(clippy::too_many_lines, reason = "the scenario, from beginning to end")]
 pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let Ground { jars, programs, reader, .. } = ground;
     let directory = tempfile::tempdir()?;
