@@ -48,6 +48,8 @@ pub(super) enum SessionEnd {
     Kafka(KafkaError),
     /// A topic cannot be used now; a new session may succeed.
     Topic(TopicError),
+    /// The store cannot be read now; a new session may succeed.
+    Read(ReadError),
     /// A shutdown was requested.
     Stop,
 }
@@ -57,6 +59,14 @@ pub(super) type Session = Result<Infallible, SessionEnd>;
 
 impl<E: Into<InboxError>> From<E> for SessionEnd {
     fn from(error: E) -> Self {
-        Self::Refused(error.into())
+        let error = error.into();
+        match error {
+            InboxError::Read(error) | InboxError::Load(LoadError::Read(error)) if error.is_transient() => {
+                Self::Read(error)
+            }
+            InboxError::OffsetLost { .. } | InboxError::Read(_) | InboxError::Load(_) | InboxError::Commit(_) => {
+                Self::Refused(error)
+            }
+        }
     }
 }

@@ -112,6 +112,7 @@ impl<T: ReadTable> Inbox<T> {
                 SessionEnd::Refused(error) => return Err(error),
                 SessionEnd::Kafka(error) => memory.backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => memory.backoff.wait(stop, &error),
+                SessionEnd::Read(error) => memory.backoff.wait(stop, &error),
             }
         }
     }

@@ -61,6 +61,8 @@ pub(super) enum SessionEnd {
     Topic(TopicError),
     /// The store cannot write now; a new session may succeed.
     Store(CommitError),
+    /// The store cannot be read now; a new session may succeed.
+    Read(ReadError),
     /// The writer was retired after a successful transaction.
     WriterRetired,
     /// A shutdown was requested.
@@ -96,6 +98,6 @@ impl From<RelayError> for SessionEnd {
 
 impl From<ReadError> for SessionEnd {
     fn from(error: ReadError) -> Self {
-        Self::Refused(error.into())
+        if error.is_transient() { Self::Read(error) } else { Self::Refused(error.into()) }
     }
 }

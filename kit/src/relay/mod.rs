@@ -93,6 +93,7 @@ impl Relay {
                 SessionEnd::Kafka(error) => backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => backoff.wait(stop, &error),
                 SessionEnd::Store(error) => backoff.wait(stop, &error),
+                SessionEnd::Read(error) => backoff.wait(stop, &error),
             }
         }
     }

@@ -4,7 +4,12 @@
 //! names at each step. A line such as `Commit CrashAfter 3 1` skips the first 3 steps of that kind and disturbs the
 //! next one. The program reports each disturbance on stderr.
 
-use std::{fmt::Debug, future::Future};
+use std::{
+    fmt::Debug,
+    future::{self, Future},
+};
+
+use futures_util::FutureExt as _;
 
 /// A step of the kit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +20,8 @@ pub enum Step {
     Sync,
     /// The store answers the callers that wait for the commit.
     Answer,
+    /// The store reads.
+    Read,
     /// The relay initializes its producers, which fences their predecessors.
     Open,
     /// The relay begins a Kafka transaction.
@@ -35,10 +42,11 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Append,
         Self::Sync,
         Self::Answer,
+        Self::Read,
         Self::Open,
         Self::Begin,
         Self::Send,
@@ -55,6 +63,7 @@ impl Step {
         use Disturbance::{CrashAfter, CrashBefore, Fail, LoseAnswer, Repeat};
         match self {
             Self::Answer => &[CrashBefore, CrashAfter],
+            Self::Read => &[CrashBefore, Fail],
             Self::Append => &[CrashBefore, CrashAfter, Fail],
             Self::Open | Self::Begin | Self::Drain | Self::Commit => {
                 &[CrashBefore, CrashAfter, Repeat, LoseAnswer, Fail]
@@ -87,23 +96,15 @@ pub fn around<T, E>(
     failure: impl FnOnce() -> E,
     mut action: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
-    before(&step);
-    if fails(&step) {
-        return Err(failure());
-    }
-    if disturbs(&step, Disturbance::Repeat) {
-        let _ = action();
-    }
-    let result = action();
-    after(&step);
-    if disturbs(&step, Disturbance::LoseAnswer) { Err(failure()) } else { result }
+    let done = around_async(step, failure, || future::ready(action())).now_or_never();
+    done.expect("every future in there is ready at once")
 }
 
 /// Runs an async step, like [`around`].
 pub async fn around_async<T, E, F: Future<Output = Result<T, E>>>(
     step: impl Debug,
     failure: impl FnOnce() -> E,
-    action: impl Fn() -> F,
+    mut action: impl FnMut() -> F,
 ) -> Result<T, E> {
     before(&step);
     if fails(&step) {

@@ -22,6 +22,27 @@ pub enum ReadError {
     Closed,
 }
 
+impl ReadError {
+    /// Returns whether a later attempt may succeed. Otherwise the file is damaged, or the program is stopping.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Closed => false,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::DiskFull
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::PermissionDenied
+                )
+            ),
+        }
+    }
+}
+
 /// A store that could not be opened. Each message is one line that says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::schema;
-use crate::store::error::ReadError;
+use crate::{
+    runtime::fault::{self, Step},
+    store::error::ReadError,
+};
 
 /// The number of connections that a disk can keep busy.
 const CONNECTIONS: usize = 4;
@@ -44,6 +47,10 @@ impl Readers {
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, ReadError> {
+        fault::before(Step::Read);
+        if fault::fails(Step::Read) {
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), None).into());
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
