@@ -1,6 +1,7 @@
-//! Watching orders: who waits for an order's next event is woken by it, and by nothing else.
+//! Watching orders: a watcher is woken by the next event of its order, and not by events of other orders.
 //!
-//! A watcher is woken and reads what came from the store, at its own pace: a slow one holds up nobody, and skips nothing.
+//! A woken watcher reads the new events from the store at its own pace. So a slow watcher delays no other one, and
+//! skips no event.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,22 +21,22 @@ use tokio::sync::watch;
 
 use crate::order::Order;
 
-/// How many events are looked through at a time for orders that are watched.
+/// The number of events that are read at a time to find those of watched orders.
 const BATCH: usize = 500;
 
-/// Who watches which order. Clones share it.
+/// The watchers of all orders. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Watchers(Arc<Mutex<Watched>>);
 
 #[derive(Default)]
 struct Watched {
     orders: HashMap<StreamId, watch::Sender<()>>,
-    /// Set when the service stops: nobody would be woken any more.
+    /// Set when the service stops, because no watcher is woken after that.
     closed: bool,
 }
 
 impl Watchers {
-    /// Wakes watchers until asked to stop.
+    /// Wakes watchers until a stop is requested.
     pub(crate) async fn run(self, store: Store, stop: Stop) -> Result<(), Infallible> {
         let mut head = store.head();
         let mut position = *head.borrow();
@@ -51,7 +52,7 @@ impl Watchers {
                         position = events.last().map_or(newest, |last| last.position);
                         self.wake(&events);
                     }
-                    Err(_) => self.wake_all(), // each of them reads, and says so to its caller
+                    Err(_) => self.wake_all(), // each of them reads, and reports the error to its caller
                 }
             }
             position = newest;
@@ -62,15 +63,16 @@ impl Watchers {
         Ok(())
     }
 
-    /// The order as it stands, and then after each event, until nothing more happens by itself. With a version, only
-    /// what comes after it; nothing at all, if that was the end.
+    /// Streams the current order, and then the order after each event, until it is settled: until no event follows
+    /// without another call. With a version, streams only the order after each later event. That is nothing if the
+    /// order was settled at that version.
     pub(crate) async fn watch(
         &self,
         store: Store,
         order: StreamId,
         after: Version,
     ) -> Result<impl Stream<Item = Result<Loaded<Order>, CallError>> + use<>, CallError> {
-        let watcher = self.add(order); // before the first look, so that nothing falls in between
+        let watcher = self.add(order); // before the first read, so that no event is missed
         let events = store.read_stream(order).await?;
         if events.is_empty() {
             return Err(CallError::NotFound { what: "order", id: order.to_string() });
@@ -100,7 +102,7 @@ impl Watchers {
     fn add(&self, order: StreamId) -> Watcher {
         let mut watched = self.lock();
         let wakes = if watched.closed {
-            watch::Sender::new(()).subscribe() // closed at once
+            watch::Sender::new(()).subscribe() // a channel that is closed at once
         } else {
             watched.orders.entry(order).or_insert_with(|| watch::Sender::new(())).subscribe()
         };
@@ -125,7 +127,7 @@ impl Watchers {
     }
 }
 
-/// One caller's place among the watchers, given up when dropped.
+/// The registration of one caller among the watchers. Dropping it removes the registration.
 struct Watcher {
     watchers: Watchers,
     order: StreamId,
@@ -141,18 +143,18 @@ impl Drop for Watcher {
     }
 }
 
-/// One caller, and what it has seen.
+/// The state of one caller's stream.
 struct Watching {
     store: Store,
     order: StreamId,
     watcher: Watcher,
     state: Loaded<Order>,
-    /// What is read and not shown yet.
+    /// The events that are read but not sent yet.
     ahead: VecDeque<Event>,
 }
 
 impl Watching {
-    /// The order after its next event; `None` once there will be none by itself.
+    /// Waits for the next event and returns the order after it, or `None` if the order is settled.
     async fn next(&mut self) -> Result<Option<Loaded<Order>>, CallError> {
         loop {
             if let Some(event) = self.ahead.pop_front() {

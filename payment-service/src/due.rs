@@ -1,4 +1,5 @@
-//! What is due at the gateway, and what its answer tells the payment. Pure: charging goes by it, and so does the model.
+//! Decides the next gateway call of a payment, and the command that its answer leads to. Pure: charging and the model
+//! both use it.
 
 use std::time::Duration;
 
@@ -7,21 +8,22 @@ use crate::{
     payment::{Command, Receipt, Refund, State},
 };
 
-/// What the gateway is to be asked for.
+/// The gateway call that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Due {
-    /// To charge.
+    /// Charge the amount.
     Charge,
-    /// To say what became of the charge, and to make it if there was none.
+    /// Look the charge up, and make it if there was none.
     FindOrCharge,
-    /// To let nothing stay charged.
+    /// Refund the charge, or bar the key if there was none.
     Refund,
 }
 
-/// What is due for a payment; nothing, if it is settled or waits for a person.
+/// Returns the call that is due for a payment, or `None` if the payment is settled or waits for a person.
 ///
-/// Near the end of the gateway's memory of keys a repeat could be a second charge: then it is asked first. The age is
-/// the order's and not that of this store's record, which may be a restored copy that reads of the order again.
+/// Once the gateway forgets the key, a repeated charge would be a second charge. So when half of that time has passed,
+/// the charge is looked up first. `age` is the age of the order and not of this store's record of it: the store may be
+/// a restored copy that reads of the order again.
 pub fn due(state: &State, age: Duration, remembers: Duration) -> Option<Due> {
     match state {
         State::Requested if age > remembers / 2 => Some(Due::FindOrCharge),
@@ -35,19 +37,19 @@ pub fn due(state: &State, age: Duration, remembers: Duration) -> Option<Due> {
     }
 }
 
-/// What the gateway said.
+/// The gateway's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// Of the charge.
+    /// The result of the charge.
     Charge(Receipt),
-    /// Of the refund.
+    /// The result of the refund.
     Refund(Refund),
-    /// It can't tell whether it charged.
+    /// The gateway does not know whether it charged.
     Unknown,
 }
 
 impl Answer {
-    /// What was found is the answer. Where there was nothing, there is none yet: now it can be charged.
+    /// Returns the answer that a look-up gave, or `None` if it found no charge, so that the charge can be made now.
     pub fn found(found: Found) -> Option<Self> {
         match found {
             Found::Receipt(receipt) => Some(Self::Charge(receipt)),
@@ -56,8 +58,8 @@ impl Answer {
         }
     }
 
-    /// An earlier call may have charged and never been answered, and a crash leaves no trace of it here: a decline is
-    /// taken only if the gateway's own records do not say otherwise.
+    /// Returns the answer after a decline and a look-up. An earlier call may have charged without an answer, and a
+    /// crash leaves no trace of that call here. So a decline counts only if the gateway's records do not contradict it.
     pub fn confirmed(decline: Receipt, found: Found) -> Self {
         Self::found(found).unwrap_or(Self::Charge(decline))
     }

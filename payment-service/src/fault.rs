@@ -1,30 +1,29 @@
-//! The steps of payment-service at which a test may end the process, have the step done twice, or lose its answer: see
-//! [`oncelog::runtime::fault`].
+//! The fault points of payment-service: see [`oncelog::runtime::fault`].
 
 use oncelog::runtime::fault::Disturbance;
 
 /// A step of charging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The gateway is asked to charge.
+    /// The service calls the gateway to charge.
     Charge,
-    /// The gateway is asked what became of a charge.
+    /// The service looks a charge up at the gateway.
     Find,
-    /// The gateway is asked to give back.
+    /// The service calls the gateway to refund.
     Refund,
-    /// The simulated gateway syncs its ledger.
+    /// The simulated gateway syncs its ledger to disk.
     Ledger,
-    /// What the gateway said is handed to the store.
+    /// The service commits the gateway's answer to the store.
     Outcome,
-    /// The next attempt is set.
+    /// The service stores the time of the next attempt.
     Postpone,
 }
 
 impl Step {
-    /// Each of them.
+    /// All steps.
     pub const ALL: [Self; 6] = [Self::Charge, Self::Find, Self::Refund, Self::Ledger, Self::Outcome, Self::Postpone];
 
-    /// What can happen to it.
+    /// The disturbances that are possible at a step.
     pub const fn disturbances(self) -> &'static [Disturbance] {
         use Disturbance::{CrashAfter, CrashBefore, Fail, LoseAnswer, Repeat};
         match self {

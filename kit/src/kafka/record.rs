@@ -224,7 +224,7 @@ pub enum Unreadable {
     Header {
         /// The name of the header.
         name: &'static str,
-        /// What is wrong with it.
+        /// The problem, phrased to follow the name of the header.
         problem: &'static str,
     },
     /// The key is not the subject, so the order of the events of one stream would not hold.

@@ -21,7 +21,7 @@ use crate::harness::{
     start_relay,
 };
 
-/// Audits a store that nobody writes to, and returns the findings.
+/// Audits a store that does not change meanwhile, and returns the findings.
 fn audit(directory: &TempDir, broker: &EmbeddedBroker) -> Vec<String> {
     let audit = Audit::<Words> {
         log: Log::open(&harness::location(directory), harness::IDENTITY).expect("the log opens"),
@@ -51,7 +51,7 @@ fn source(store: &Store) -> Source {
     Source { topic: TOPIC.to_owned(), uri, message: harness::SPEC.message, partitions: PARTITIONS }
 }
 
-/// A record of the topic that the service reads.
+/// Returns a record of the followed topic, and the id of its event.
 fn word(stream: StreamId, word: &str) -> (EventId, Record) {
     let event = Event {
         position: Position(1),
@@ -82,7 +82,7 @@ fn said(word: &str, causation: Option<EventId>) -> NewEvent {
     }
 }
 
-/// As if the inbox had read so many records, and these events had come of them.
+/// Stores what the inbox would store after reading the first `records` records: the offset and the events.
 async fn have_read(store: &Store, broker: &EmbeddedBroker, records: i64, stream: StreamId, events: Vec<NewEvent>) {
     let cluster = topics::cluster_id(&client(broker)).expect("an id");
     let partition = TopicPartition { cluster, topic: SOURCE.to_owned(), partition: 0 };
@@ -110,7 +110,7 @@ async fn nothing_is_found_where_all_is_well() {
     }
 }
 
-/// The election of a leader is no reason to give an audit up.
+/// An audit does not fail because a partition has just elected a leader.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_new_is_waited_for() {
     let broker = start_broker();
@@ -154,7 +154,7 @@ async fn every_fault_of_the_topic_is_found_by_its_place() {
                 records.push(unknown);
                 let mut other = records[3].clone();
                 other.headers.retain(|(name, _)| name != "ce_source");
-                records.push(other); // nobody says that it is the store's
+                records.push(other); // without a source it is not a record of the store
             },
             &["position 9"],
         ),
@@ -206,7 +206,7 @@ async fn an_event_that_the_store_has_lost_is_found_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_between_what_was_read_and_what_came_of_it_is_found() {
-    /// What is in the topic, how many records of it were read, and what is stored for them.
+    /// Returns the records of the topic, the number of them that were read, and the events that are stored for them.
     type Plant = fn(StreamId) -> (Vec<Record>, i64, Vec<NewEvent>);
     let plants: [(Plant, &str); 8] = [
         (

@@ -1,4 +1,4 @@
-//! A small domain, a store of it, a broker, and parts that run until they are dropped.
+//! A small domain, a store for it, a broker, and parts that run until they are dropped.
 
 use std::{
     collections::HashSet,
@@ -99,7 +99,7 @@ fn topic(name: &str) -> Topic {
     Topic { name: name.to_owned(), partitions: PARTITIONS, replication: 1, compacted: false }
 }
 
-/// A part on a thread of its own. Dropping it stops it and waits.
+/// A part that runs on a thread of its own. Dropping it stops the part and waits for its end.
 pub(crate) struct Running<E> {
     shutdown: Shutdown,
     thread: Option<JoinHandle<Result<(), E>>>,
@@ -116,7 +116,7 @@ impl<E> Running<E> {
         Self { shutdown, thread: Some(thread::spawn(move || part(&stop))) }
     }
 
-    /// Waits for the part to end by itself, and says why it did.
+    /// Waits until the part ends without a request to stop, and returns its result.
     pub(crate) fn ended(mut self) -> Result<(), E> {
         let thread = self.thread.take().expect("it was started");
         eventually("the part ends", || thread.is_finished());
@@ -182,7 +182,7 @@ pub(crate) async fn say(store: &Store, stream: StreamId, word: &str) {
     streams.execute(stream, &word.to_owned(), &Cause::default()).await.expect("stored");
 }
 
-/// The records without those whose `ce_id` came before.
+/// Returns the first record of each `ce_id`.
 pub(crate) fn unique(records: &[Received]) -> Vec<&Received> {
     let mut seen = HashSet::new();
     records.iter().filter(|record| seen.insert(record.header("ce_id").map(str::to_owned))).collect()

@@ -129,7 +129,7 @@ async fn what_is_newer_or_of_no_interest_moves_the_offset_and_nothing_else() {
     assert!(offsets.iter().any(|(_, offset)| *offset >= 3), "{offsets:?}");
 }
 
-/// Somebody else appends to the same streams all the while: the batch is decided again.
+/// A caller appends to the same stream all the time, so that the inbox has to decide batches again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_changes_in_between_loses_nothing() {
     let broker = start_broker();
@@ -172,7 +172,7 @@ async fn a_store_or_a_broker_that_fails_for_a_while_is_waited_for() {
     let stream = StreamId::generate();
     let _inbox = start_inbox(&store, &broker);
     store.commit(limit_pages(1)).await.expect("SQLite takes the current size instead");
-    // More than the newest pages have room for.
+    // More than fits into the free space of the last pages.
     let word = vec![b'w'; 3000];
     let records: Vec<_> = (0..20).map(|_| record(stream, EventId::generate(), &word)).collect();
     publish(&broker, &records);
@@ -182,9 +182,9 @@ async fn a_store_or_a_broker_that_fails_for_a_while_is_waited_for() {
     eventually("the records are read", || head(&store) == Position(20));
 
     broker.fail(ApiKey::Fetch, &[ErrorCode::RD_KAFKA_RESP_ERR__TRANSPORT; 3]);
-    broker.down().expect("goes");
+    broker.down().expect("the broker goes down");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    broker.up().expect("comes");
+    broker.up().expect("the broker comes up");
     publish(&broker, &[record(stream, EventId::generate(), b"after")]);
     eventually("the record is read", || head(&store) == Position(21));
 }

@@ -1,7 +1,7 @@
-//! The relay and the inbox against the embedded broker, with errors that it is told to make.
+//! Tests of the relay, the inbox and the audit against the embedded broker, with injected errors.
 //!
-//! The embedded broker isolates no transaction: where one is aborted on purpose, what can be asserted here is
-//! "at least once, unique by `ce_id`". Exactly once is asserted on real Kafka.
+//! The embedded broker does not isolate transactions. If a test aborts one on purpose, it can only assert "at least
+//! once, unique by `ce_id`". Exactly once is tested on real Kafka.
 
 mod audit;
 mod harness;

@@ -100,7 +100,7 @@ async fn whatever_request_fails_every_event_is_published() {
     let (_directory, store) = new_store();
     let mut stored = 0;
     for (request, errors) in cases {
-        // Once at the start of a relay, and once in the middle of its work.
+        // Once while a relay starts, and once while it publishes.
         broker.fail(request, errors);
         let _relay = start_relay(&store, &broker);
         stored = say_many(&store, 7).await.len();
@@ -116,7 +116,8 @@ async fn whatever_request_fails_every_event_is_published() {
     eventually("the checkpoint is the head", || checkpoint_of(&broker, &store) == Some(Position(stored as u64)));
 }
 
-/// The answer comes late enough to have been asked for twice: the producer is replaced, and nothing else happens.
+/// The answer comes so late that librdkafka may have sent the commit twice. The producer is replaced, and nothing else
+/// happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_commit_changes_nothing_but_the_producer() {
     let broker = start_broker();
@@ -133,7 +134,8 @@ async fn a_slow_commit_changes_nothing_but_the_producer() {
     assert_published(&store, &unique(&records));
 }
 
-/// Its checkpoint is not written anew with each producer: it would be late each time, and nothing else ever begin.
+/// The claim is not written again with each new producer: that commit would be slow each time, too, and the relay would
+/// never publish an event.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_costs_a_producer_with_every_commit_is_published_to_all_the_same() {
     let broker = start_broker();
@@ -151,25 +153,25 @@ async fn a_broker_that_costs_a_producer_with_every_commit_is_published_to_all_th
 async fn a_broker_that_is_away_is_waited_for() {
     let broker = start_broker();
     let (_directory, store) = new_store();
-    broker.down().expect("goes");
+    broker.down().expect("the broker goes down");
     let _relay = start_relay(&store, &broker);
     say_many(&store, 5).await;
-    broker.up().expect("comes");
+    broker.up().expect("the broker comes up");
     published(&broker, 5);
-    broker.down().expect("goes");
+    broker.down().expect("the broker goes down");
     say_many(&store, 5).await;
-    broker.up().expect("comes");
+    broker.up().expect("the broker comes up");
     let records = published(&broker, 10);
     assert_published(&store, &unique(&records));
 }
 
-/// The broker's answer is the same, whether a transaction was open for too long or another process has taken over.
+/// The broker's answer is the same if a transaction exceeded its timeout and if another process has taken over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_publisher_goes_on_unless_another_has_claimed_the_store() {
     let broker = start_broker();
     let (_directory, store) = new_store();
     let last = say_many(&store, 3).await[2].id;
-    publish_checkpoint(&broker, &store, Position(3), last); // by an earlier process, which is no more
+    publish_checkpoint(&broker, &store, Position(3), last); // by an earlier process, which has ended
     let relay = start_relay(&store, &broker);
     say_many(&store, 3).await;
     published(&broker, 3);
@@ -199,7 +201,8 @@ async fn an_older_copy_of_the_store_is_refused_before_it_fences_anyone() {
         matches!(error, RelayError::StoreBehind { head: Position(3), checkpoint: Position(4), .. }),
         "another reason: {error}"
     );
-    // It has gone its own way since: its head tells no longer, what it has at that position does.
+    // The copy has continued with other events, so its head is beyond the checkpoint now. It is still recognized,
+    // because it has another event at the position of the checkpoint.
     say_many(&store, 3).await;
     let error = refused();
     assert!(

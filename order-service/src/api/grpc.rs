@@ -1,4 +1,4 @@
-//! `orders.v1.OrderService`.
+//! The gRPC service `orders.v1.OrderService`.
 
 use std::pin::Pin;
 
@@ -77,7 +77,7 @@ impl OrderService for Orders {
 }
 
 impl Orders {
-    /// Makes a call that changes something, within a span that its trace goes on with.
+    /// Makes a call that changes something, within a span. The trace of its events continues from that span.
     async fn traced<T>(
         &self,
         method: &'static str,

@@ -1,4 +1,4 @@
-//! `/orders` over HTTP. Errors are problem details (RFC 9457), and `/openapi.json` says all of this to programs.
+//! The HTTP API at `/orders`. Errors are problem details (RFC 9457). `/openapi.json` describes the API.
 
 use std::{error::Error as _, future, pin::Pin, time::Duration};
 
@@ -32,10 +32,10 @@ use super::{
     requests::{details, page},
 };
 
-/// How long a body may take to come; its headers have a limit of their own.
+/// The timeout for the body of a request. The headers have a timeout of their own.
 const BODY: Duration = Duration::from_secs(10);
 
-/// The parameters of a query, in order.
+/// The query parameters, in order.
 type Parameters = Query<Vec<(String, String)>>;
 
 pub(super) fn routes(orders: Orders) -> Router {
@@ -51,21 +51,21 @@ pub(super) fn routes(orders: Orders) -> Router {
         .with_state(orders)
 }
 
-/// Takes an order. Payment follows by itself.
+/// Creates an order. Its payment follows without another call.
 #[utoipa::path(
     post,
     path = "/orders",
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "Makes the call safe to repeat, for ever: the same as `requestId`. Quoted or bare.")),
+        description = "Makes the call safe to repeat, for ever. The same as `requestId`. Quoted or bare.")),
     request_body = NewOrder,
     responses(
-        (status = 201, body = OrderJson, description = "The order as it was taken; the same again for a repeat",
+        (status = 201, body = OrderJson, description = "The created order; a repeated call gets the same answer",
             headers(("Location" = String, description = "Its path"))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Names each bad field"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 64 KiB"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON, or compressed"),
         (status = 422, body = Problem, content_type = "application/problem+json",
-            description = "The key was used before, with other fields"),
+            description = "The key was used before with other fields"),
         (status = 429, body = Problem, content_type = "application/problem+json",
             description = "Too many calls wait; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json",
@@ -100,10 +100,10 @@ async fn create(State(orders): State<Orders>, request: Request) -> Result<Respon
     params(
         ("state" = Option<String>, Query, description = "Only orders in this state, such as `PAID`"),
         ("customerId" = Option<String>, Query, description = "Only this customer's"),
-        ("createTimeFrom" = Option<String>, Query, description = "Only those taken then or later (RFC 3339)"),
-        ("createTimeUntil" = Option<String>, Query, description = "Only those taken before (RFC 3339)"),
-        ("pageSize" = Option<i32>, Query, description = "At most so many, up to 1000; 50 if not given"),
-        ("pageToken" = Option<String>, Query, description = "The `nextPageToken` of the page before, same filters"),
+        ("createTimeFrom" = Option<String>, Query, description = "Only orders created then or later (RFC 3339)"),
+        ("createTimeUntil" = Option<String>, Query, description = "Only orders created before then (RFC 3339)"),
+        ("pageSize" = Option<i32>, Query, description = "The largest number of orders, up to 1000; 50 if not given"),
+        ("pageToken" = Option<String>, Query, description = "The `nextPageToken` of the previous page, same filters"),
     ),
     responses(
         (status = 200, body = OrdersJson),
@@ -123,21 +123,22 @@ async fn list(
     Ok(Json(orders.list(request).await.map_err(with_json_names)?.into()))
 }
 
-/// Shows an order; with `?watch`, as Server-Sent Events: the order as it stands, and again after each further event.
+/// Returns an order. With `?watch`, sends the current order, and again after each event, as Server-Sent Events.
 ///
-/// The id of each event is the order's version, so that a browser which reconnects (`Last-Event-ID`) misses nothing. The
-/// stream ends when nothing more happens by itself; whoever comes back then is told so by 204.
+/// The id of each event is the order's version, so that a browser that reconnects with `Last-Event-ID` misses nothing.
+/// The stream ends when the order is settled: when no event follows without another call. A client that reconnects then
+/// gets 204.
 #[utoipa::path(
     get,
     path = "/orders/{orderId}",
     params(
         ("orderId" = String, Path, description = "A UUID of 36 characters"),
-        ("watch" = Option<String>, Query, description = "Follow the order"),
-        ("Last-Event-ID" = Option<i64>, Header, description = "Only what came after this version"),
+        ("watch" = Option<String>, Query, description = "Watch the order"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Send only changes after this version"),
     ),
     responses(
         (status = 200, content((OrderJson = "application/json"), (String = "text/event-stream"))),
-        (status = 204, description = "Nothing more happens to the order by itself"),
+        (status = 204, description = "The order is settled: no further changes follow"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an id"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such order"),
     )
@@ -156,7 +157,7 @@ async fn show(
             ("watch", "" | "true") => true,
             ("watch", "false") => false,
             ("watch", _) => return Err(bad("watch", "must be true or false")),
-            _ => return Err(bad(name, "is not a parameter here")),
+            _ => return Err(bad(name, "is not a parameter of this call")),
         };
     }
     if !watch {
@@ -167,11 +168,11 @@ async fn show(
     let seen = seen.map(|seen| seen.filter(|seen| *seen >= 0).ok_or_else(|| bad("Last-Event-ID", "must be a version")));
     let seen = seen.transpose()?.unwrap_or(0);
     let mut changes = Box::pin(orders.watch(&order_id, seen).await.map_err(with_json_names)?).peekable();
-    // Settled orders have nothing to wait for: a browser that comes back is told to stay away.
+    // A settled order has no further changes. The status 204 makes a browser stop reconnecting.
     if seen > 0 && Pin::new(&mut changes).peek().now_or_never() == Some(None) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    // An error ends the stream, and whoever still cares comes back with the newest version it has seen.
+    // An error ends the stream. A client can reconnect with the newest version that it has seen.
     let orders = changes.take_while(|order| future::ready(order.is_ok())).filter_map(async |order| order.ok());
     let events = orders.map(|order| {
         let event = sse::Event::default().id(order.version.to_string());
@@ -180,13 +181,13 @@ async fn show(
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Cancels an order, paid or not. Repeat it as often as you like.
+/// Cancels an order, paid or not. The call may be repeated.
 #[utoipa::path(
     post,
     path = "/orders/{orderId}/cancel",
     params(("orderId" = String, Path, description = "A UUID of 36 characters")),
     responses(
-        (status = 200, body = OrderJson, description = "The order as it stands now, most often `CANCELLING`"),
+        (status = 200, body = OrderJson, description = "The current order, most often `CANCELLING`"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an id"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such order"),
         (status = 429, body = Problem, content_type = "application/problem+json",
@@ -206,7 +207,7 @@ async fn cancel(
     Ok(Json(order.into()))
 }
 
-/// Lists everything that happened to an order.
+/// Lists the events of an order.
 #[utoipa::path(
     get,
     path = "/orders/{orderId}/events",
@@ -225,7 +226,7 @@ async fn events(
     Ok(Json(orders.events(&order_id).await.map_err(with_json_names)?.into()))
 }
 
-/// Makes a call that changes something, within a span that its trace goes on with.
+/// Makes a call that changes something, within a span. The trace of its events continues from that span.
 async fn traced(
     orders: &Orders,
     route: &'static str,
@@ -239,13 +240,13 @@ async fn traced(
     call(context).await.map_err(with_json_names).inspect_err(|error| span.fail(error))
 }
 
-/// The header `Idempotency-Key`: a string in quotes, as in the IETF's draft, or bare, as most send it.
+/// Reads the header `Idempotency-Key`. Its value is quoted, as in the IETF's draft, or bare, as most clients send it.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, CallError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let wrong = || bad("Idempotency-Key", "must be up to 64 printable ASCII characters without spaces, quoted or bare");
     if values.next().is_some() {
-        return Err(bad("Idempotency-Key", "is there more than once"));
+        return Err(bad("Idempotency-Key", "is given more than once"));
     }
     let text = value.to_str().map_err(|_not_ascii| wrong())?.trim();
     let key = match text.strip_prefix('"') {
@@ -272,12 +273,12 @@ fn require_json(headers: &HeaderMap) -> Result<(), CallError> {
 async fn read(body: Body) -> Result<Vec<u8>, CallError> {
     const TOO_LARGE: CallError = CallError::TooLarge { limit: MAX_REQUEST };
     if body.size_hint().lower() > MAX_REQUEST as u64 {
-        return Err(TOO_LARGE); // by its own word, before it is sent
+        return Err(TOO_LARGE); // by its Content-Length, before it is received
     }
     let read = tokio::time::timeout(BODY, body::to_bytes(body, MAX_REQUEST)).await;
-    let read = read.map_err(|_elapsed| bad("body", "did not come in time"))?.map_err(|error| {
+    let read = read.map_err(|_elapsed| bad("body", "did not arrive in time"))?.map_err(|error| {
         let too_large = error.source().is_some_and(|source| source.is::<LengthLimitError>());
-        if too_large { TOO_LARGE } else { bad("body", "broke off, or is not sent as HTTP has it") }
+        if too_large { TOO_LARGE } else { bad("body", "ended early, or is not valid HTTP") }
     });
     Ok(read?.into())
 }
@@ -286,7 +287,7 @@ fn bad(field: impl Into<String>, description: &str) -> CallError {
     CallError::Invalid(vec![Violation::new(field, description)])
 }
 
-/// Adds what is wrong with the fields that could be read.
+/// Adds the violations of the fields that could be read, with their JSON names.
 fn with_the_rest(mut violations: Vec<Violation>, rest: Option<Vec<Violation>>) -> Vec<Violation> {
     for mut violation in rest.unwrap_or_default() {
         violation.field = field_name(&violation.field);
@@ -306,7 +307,7 @@ fn with_json_names(mut error: CallError) -> CallError {
     error
 }
 
-/// Reads what was sent to `POST /orders` and `GET /orders`, without a service behind it.
+/// Parses the input of `POST /orders` and `GET /orders`, without a service.
 #[cfg(fuzzing)]
 pub fn fuzz_http_order(body: &[u8], key: Option<&[u8]>, query: Vec<(String, String)>) {
     let mut headers = HeaderMap::new();

@@ -17,9 +17,9 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
-const TWICE: &str = "is there more than once";
+const TWICE: &str = "is given more than once";
 
-/// An order as an answer.
+/// An order.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Order)]
@@ -27,38 +27,38 @@ pub(super) struct OrderJson {
     /// A UUID of 36 characters.
     #[schema(example = "01a01815-6a2b-7c3d-8e4f-5a6b7c8d9e0f")]
     order_id: String,
-    /// In the currency's minor unit: 500 is USD 5.00.
+    /// The amount in the currency's minor unit: 500 is USD 5.00.
     #[schema(example = 500)]
     amount: i64,
-    /// ISO 4217.
+    /// The currency's ISO 4217 code.
     #[schema(example = "USD")]
     currency_code: String,
     /// CREATED, PAID, PAYMENT_FAILED, CANCELLING, CANCELLED or REFUNDED.
     #[schema(example = "PAID")]
     state: String,
-    /// When it was taken (RFC 3339).
+    /// The time at which the order was created (RFC 3339).
     create_time: String,
-    /// When its newest event was recorded (RFC 3339).
+    /// The time at which its newest event was recorded (RFC 3339).
     update_time: String,
-    /// How many events it has had.
+    /// The number of its events.
     version: i64,
-    /// The caller's own name for the customer.
+    /// The caller's id of the customer.
     #[serde(skip_serializing_if = "String::is_empty")]
     customer_id: String,
-    /// What the caller attached.
+    /// The entries that the caller attached.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_failure: Option<PaymentFailureJson>,
 }
 
-/// Why an order could not be paid.
+/// The reason for which an order could not be paid.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PaymentFailure)]
 struct PaymentFailureJson {
     /// CARD_DECLINED, INSUFFICIENT_FUNDS, EXPIRED_CARD, NOT_CHARGED; the list may grow.
     code: String,
-    /// The same for a person.
+    /// The reason in words.
     message: String,
 }
 
@@ -67,9 +67,9 @@ struct PaymentFailureJson {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Orders)]
 pub(super) struct OrdersJson {
-    /// Newest first.
+    /// The orders, newest first.
     orders: Vec<OrderJson>,
-    /// For the next page; absent on the last one.
+    /// The token of the next page; absent on the last page.
     #[serde(skip_serializing_if = "String::is_empty")]
     next_page_token: String,
 }
@@ -81,37 +81,37 @@ impl From<ListOrdersResponse> for OrdersJson {
     }
 }
 
-/// Everything that happened to an order.
+/// The events of an order.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Events)]
 pub(super) struct EventsJson {
-    /// The oldest first.
+    /// The events, oldest first.
     events: Vec<EventJson>,
 }
 
-/// An event as it was recorded, and published to `order-events`.
+/// An event, as it is recorded and published to `order-events`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Event)]
 struct EventJson {
-    /// Unique among all events; on the topic, `ce_id`.
+    /// The id, unique among all events; on the topic, `ce_id`.
     event_id: String,
-    /// 1, 2, 3 … within the order.
+    /// The number of the event in its order: 1, 2, 3 …
     version: i64,
-    /// 1, 2, 3 … within the service; on the topic, `ce_sequence`.
+    /// The number of the event in the service: 1, 2, 3 …; on the topic, `ce_sequence`.
     position: i64,
-    /// When it was recorded (RFC 3339).
+    /// The time at which the event was recorded (RFC 3339).
     occur_time: String,
-    /// The full name of what happened.
+    /// The full name of the event's type.
     #[schema(example = "orders.events.v1.OrderCreated")]
     event_type: String,
-    /// The event of payment-service that led to it.
+    /// The id of the event of payment-service that caused it.
     #[serde(skip_serializing_if = "String::is_empty")]
     causation_id: String,
-    /// The W3C trace context it belongs to.
+    /// The W3C trace context that it belongs to.
     #[serde(skip_serializing_if = "String::is_empty")]
     traceparent: String,
-    /// The message as it is on the topic, here as JSON.
+    /// The message that is published to the topic, as JSON.
     #[schema(value_type = Object)]
     message: Value,
 }
@@ -152,8 +152,8 @@ impl From<Order> for OrderJson {
     }
 }
 
-/// Reads a request to create an order, with every field of the wrong type or name: what could be read is there too,
-/// for the rest of it to be checked. An error if it is no JSON object at all.
+/// Reads a request to create an order. Returns the fields that could be read, so that they can be checked, and a
+/// violation for every field of a wrong type or name. Fails only if the body is not a JSON object.
 ///
 /// A field that is `null` counts as absent, as in the JSON form of protobuf.
 pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, Vec<Violation>), Violation> {
@@ -183,8 +183,8 @@ pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, V
     Ok((request, violations))
 }
 
-/// The members of a JSON object as they were sent. A `Value` would keep the last of two with the same name and say
-/// nothing, and another reader of the same bytes might take the first: of two amounts, neither is meant.
+/// The members of a JSON object as they were sent. A `Value` would silently keep the last of two members with the same
+/// name, and another reader of the same bytes might use the first. A request with two amounts must be refused instead.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -209,8 +209,8 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Reads the parameters of a list, with every one that is wrong: what could be read is there too, for the rest of it to
-/// be checked.
+/// Reads the parameters of a list request. Returns those that could be read, so that they can be checked, and a
+/// violation for every wrong one.
 pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> (ListOrdersRequest, Vec<Violation>) {
     let mut request = ListOrdersRequest::default();
     let mut violations = Vec::new();
@@ -232,7 +232,7 @@ pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> (ListOrd
                 request.page_token = value;
                 Ok(())
             }
-            _ => Err("is not a parameter here"),
+            _ => Err("is not a parameter of this call"),
         };
         if let Err(problem) = result {
             violations.push(Violation::new(name, problem));
@@ -245,7 +245,7 @@ fn time(text: &str) -> Result<Timestamp, &'static str> {
     text.parse().map_err(|_error| "must be a time such as 2026-01-31T12:00:00Z")
 }
 
-/// A whole number, or a string of one, as protobuf writes 64 bits.
+/// Reads a whole number, or a string that contains one: the JSON form of protobuf writes 64-bit numbers as strings.
 fn amount(value: &RawValue) -> Result<i64, &'static str> {
     let number = match serde_json::from_str(value.get()) {
         Ok(Value::Number(number)) => number.as_i64(),
@@ -272,7 +272,7 @@ fn metadata(value: &RawValue) -> Result<BTreeMap<String, String>, &'static str> 
     Ok(entries)
 }
 
-/// The name of a field in JSON: `currency_code` is `currencyCode`.
+/// Returns the JSON name of a field: `currencyCode` for `currency_code`.
 pub(super) fn field_name(name: &str) -> String {
     let mut camel = String::with_capacity(name.len());
     let (field, path) = name.split_at(name.find('[').unwrap_or(name.len()));

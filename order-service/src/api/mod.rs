@@ -1,4 +1,4 @@
-//! What can be asked of orders: gRPC and HTTP on one port, with the same answers.
+//! The API of orders: gRPC and HTTP on one port, with the same answers.
 
 mod grpc;
 mod http;
@@ -26,13 +26,13 @@ use crate::{
     watchers::Watchers,
 };
 
-/// The name of the service, as errors name it.
+/// The name of the service in errors.
 const SERVICE: &str = <OrderService as oncelog::app::Service>::INFO.name;
 
 #[cfg(fuzzing)]
 pub use self::http::fuzz_http_order;
 
-/// The routes of the service, gRPC and HTTP.
+/// Returns the routes of the service, gRPC and HTTP.
 pub(crate) fn routes(context: &Context<OrderService>, watchers: &Watchers) -> (Routes, Router) {
     let orders = Orders {
         streams: context.streams.clone(),
@@ -43,18 +43,18 @@ pub(crate) fn routes(context: &Context<OrderService>, watchers: &Watchers) -> (R
     (grpc::services(orders.clone()), http::routes(orders))
 }
 
-/// The calls themselves, whichever way they came.
+/// The calls, which gRPC and HTTP share.
 #[derive(Clone)]
 struct Orders {
     streams: Streams<OrdersTable>,
     watchers: Watchers,
     spans: Spans,
-    /// How events are shown to people.
+    /// Formats events as JSON.
     shape: MessageJson,
 }
 
 impl Orders {
-    /// Takes an order; the same request id gives the same answer.
+    /// Creates an order. The same request id gives the same order and answer.
     async fn create(
         &self,
         request: message::CreateOrderRequest,
@@ -69,7 +69,7 @@ impl Orders {
         Ok(as_created(to_message(id, &order.map_err(|error| to_call_error(id, error))?)?))
     }
 
-    /// Cancels an order, or finds that there is nothing to cancel (any more).
+    /// Cancels an order. Does nothing if it was cancelled before or its payment has failed.
     async fn cancel(&self, order_id: &str, trace: Option<TraceContext>) -> Result<message::Order, CallError> {
         let id = requests::order_id(order_id)?;
         let cause = Cause { event: None, trace };
@@ -82,7 +82,8 @@ impl Orders {
         to_message(id, &self.streams.load(id).await?)
     }
 
-    /// The order as it stands and after each further event, or after those that came after a version.
+    /// Streams the current order, and then the order after each event. With a version, streams only the order after
+    /// each later event.
     async fn watch(
         &self,
         order_id: &str,
@@ -137,7 +138,7 @@ fn to_call_error(id: StreamId, error: ExecuteError<Rejection>) -> CallError {
     CallError::of(error, |rejection| match rejection {
         Rejection::Exists { differing } => CallError::RequestIdReused { differing },
         Rejection::Unknown => unknown(id),
-        // Only outcomes of payments are ever rejected for this.
+        // No call leads here: only a payment's outcome can contradict an order.
         Rejection::Contradicted => CallError::Internal,
     })
 }
@@ -171,7 +172,7 @@ fn to_message(id: StreamId, order: &Loaded<Order>) -> Result<message::Order, Cal
     })
 }
 
-/// The order as its creation was answered, however often that is repeated and whatever happened since.
+/// Returns the order as it was when it was created. A repeated request gets this answer, whatever has happened since.
 fn as_created(order: message::Order) -> message::Order {
     message::Order {
         state: message::OrderState::Created.into(),

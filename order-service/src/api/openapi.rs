@@ -1,6 +1,6 @@
-//! What `/openapi.json` says besides what the routes say of themselves.
+//! The parts of `/openapi.json` that do not come from the routes: its head, and the schemas of requests and errors.
 
-#![expect(dead_code, reason = "of these types only the shape is used")]
+#![expect(dead_code, reason = "only the schemas of these types are used")]
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use utoipa::{
     openapi::{self, InfoBuilder},
 };
 
-/// Takes orders and tells what became of them.
+/// Creates, cancels and shows orders.
 #[derive(OpenApi)]
 #[openapi(info(title = "order-service"), components(schemas(NewOrder, Problem)))]
 struct Document;
@@ -20,38 +20,39 @@ pub(super) fn head() -> openapi::OpenApi {
     document
 }
 
-/// An order that is to be taken.
+/// An order to create.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(super) struct NewOrder {
-    /// What it costs, in the currency's minor unit: 500 is USD 5.00.
+    /// The amount in the currency's minor unit: 500 is USD 5.00.
     #[schema(minimum = 1, maximum = 1_000_000_000_000_i64, example = 500)]
     amount: i64,
-    /// ISO 4217.
+    /// The currency's ISO 4217 code.
     #[schema(default = "USD", example = "USD")]
     currency_code: Option<String>,
-    /// Makes the call safe to repeat, for ever: printable ASCII without spaces, best a UUID.
+    /// Makes the call safe to repeat, for ever. Printable ASCII without spaces, best a UUID.
     #[schema(max_length = 64)]
     request_id: Option<String>,
-    /// Your own name for the customer.
+    /// The caller's id of the customer.
     #[schema(max_length = 64)]
     customer_id: Option<String>,
-    /// Up to 16 entries that the order carries unread: keys of 1 to 64 characters from `[a-z0-9_.-]`, values of up to 256.
+    /// Up to 16 entries that are stored with the order. Keys have 1 to 64 characters from `[a-z0-9_.-]`, values up to
+    /// 256 characters.
     metadata: Option<BTreeMap<String, String>>,
 }
 
-/// Why a call failed (RFC 9457).
+/// The error of a call (RFC 9457).
 #[derive(ToSchema)]
 pub(super) struct Problem {
     /// Always `about:blank`.
     r#type: String,
-    /// The status in words.
+    /// The HTTP status in words.
     title: String,
-    /// The status.
+    /// The HTTP status.
     status: u16,
-    /// For a person.
+    /// The error, for people.
     detail: String,
-    /// For a program: the reason in gRPC's `ErrorInfo`.
+    /// The error, for programs: the reason in gRPC's `ErrorInfo`.
     #[schema(example = "REQUEST_ID_REUSED")]
     reason: String,
     /// Each bad field.
@@ -61,8 +62,8 @@ pub(super) struct Problem {
 /// A bad field.
 #[derive(ToSchema)]
 struct BadField {
-    /// Its name.
+    /// The name of the field.
     field: String,
-    /// What it must be.
+    /// The problem, phrased to follow the name of the field.
     detail: String,
 }

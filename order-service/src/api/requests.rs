@@ -1,4 +1,4 @@
-//! What a request must be: every bad field is found, not only the first.
+//! Checks requests. Every bad field is reported, not only the first.
 
 use std::time::SystemTime;
 
@@ -21,10 +21,11 @@ const METADATA_ENTRIES: usize = 16;
 const METADATA_KEY_LENGTH: usize = 64;
 const METADATA_VALUE_LENGTH: usize = 256;
 
-/// Order ids are made from request ids in this namespace. It can never change: it is what makes a repeat one.
+/// The namespace in which order ids are made from request ids. It can never change, because a repeated request must get
+/// the same order id.
 const REQUEST_IDS: Uuid = Uuid::from_u128(0x8f0c_2f0e_51f6_4b6a_9d0d_6a4c_5e1b_77a3);
 
-/// The order that a request id stands for; a new one if there is none.
+/// Returns the order id for a request id, or a new id if the request id is empty.
 pub(super) fn new_order_id(request_id: &str) -> StreamId {
     if request_id.is_empty() {
         StreamId::generate()
@@ -33,25 +34,25 @@ pub(super) fn new_order_id(request_id: &str) -> StreamId {
     }
 }
 
-/// The order that an id names.
+/// Reads an order id.
 pub(super) fn order_id(order_id: &str) -> Result<StreamId, CallError> {
     let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
     StreamId::parse(order_id).ok_or_else(|| CallError::Invalid(vec![malformed()]))
 }
 
-/// How many of an order's events were seen.
+/// Reads the version after which a watcher wants changes.
 pub(super) fn version(version: i64) -> Result<u64, CallError> {
     let negative = || CallError::Invalid(vec![Violation::new("after_version", "must not be negative")]);
     u64::try_from(version).map_err(|_negative| negative())
 }
 
-/// Which orders are wanted, and which page of them; or every field that is wrong.
+/// Reads the filter and the page of a list request, or returns every bad field.
 pub(super) fn page(request: ListOrdersRequest) -> Result<(Filter, Page), Vec<Violation>> {
     let mut violations = Vec::new();
     let mut time = |field: &str, time: Option<Timestamp>| {
         let time = time.map(|time| SystemTime::try_from(time).ok().filter(|time| *time >= SystemTime::UNIX_EPOCH));
         if time == Some(None) {
-            violations.push(Violation::new(field, "must be a time from 1970 on"));
+            violations.push(Violation::new(field, "must be 1970 or later"));
         }
         time.flatten()
     };
@@ -77,7 +78,7 @@ pub(super) fn page(request: ListOrdersRequest) -> Result<(Filter, Page), Vec<Vio
     }
 }
 
-/// What the order is about, or every field that is wrong.
+/// Reads the details of a new order, or returns every bad field.
 pub(super) fn details(request: CreateOrderRequest) -> Result<Details, Vec<Violation>> {
     let mut violations = Vec::new();
     let currency_code = Some(request.currency_code.as_str()).filter(|code| !code.is_empty());
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(new_order_id("r-1"), new_order_id("r-1"));
         assert_ne!(new_order_id("r-1"), new_order_id("r-2"));
         assert_ne!(new_order_id(""), new_order_id(""));
-        // The value itself: were it to change, a repeat of an old call would be charged again.
+        // The exact id. If it changed, repeating an old call would create and charge a second order.
         assert_eq!(new_order_id("r-1").to_string(), "25893b66-31ce-5702-b25a-f52ded935105");
     }
 

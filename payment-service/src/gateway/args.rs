@@ -1,4 +1,4 @@
-//! The flags about the gateway.
+//! The command-line flags about the gateway.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -9,18 +9,18 @@ use super::simulated::Simulated;
 
 const DEFAULT: &str = "simulated:charges.db";
 
-/// How payment-service reaches its gateway.
+/// The gateway of payment-service, and the settings of the simulated one.
 #[derive(Args, Clone, Debug)]
 pub struct GatewayArgs {
     /// The gateway: simulated:PATH, a simulated gateway with its ledger in a file
     #[arg(long, env, default_value = DEFAULT, value_name = "URL")]
     pub gateway: GatewayLocation,
 
-    /// How long the simulated gateway takes for each answer, in milliseconds
+    /// The time that the simulated gateway takes for each answer, in milliseconds
     #[arg(long, env, default_value = "0", value_name = "MS", value_parser = millis)]
     pub gateway_latency: Duration,
 
-    /// How long the simulated gateway remembers an idempotency key, in seconds
+    /// The time that the simulated gateway remembers an idempotency key, in seconds
     #[arg(long, env, default_value = "86400", value_name = "S", value_parser = seconds)]
     pub gateway_key_memory: Duration,
 }
@@ -35,10 +35,10 @@ impl GatewayArgs {
     }
 }
 
-/// The flag of the audit about the gateway.
+/// The audit's flag about the gateway.
 #[derive(Args, Clone, Debug)]
 pub struct LedgerArgs {
-    /// The gateway whose ledger is compared
+    /// The gateway whose ledger the audit compares with the payments
     #[arg(long, env, default_value = DEFAULT, value_name = "URL")]
     pub gateway: GatewayLocation,
 }

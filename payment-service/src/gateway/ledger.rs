@@ -1,6 +1,7 @@
-//! The simulated gateway's memory: a SQLite file of every charge and refund, so that "charged once" can be counted by anyone.
+//! The ledger of the simulated gateway: a SQLite file of every charge and refund, so that anyone can check that each
+//! order is charged once.
 //!
-//! One thread writes it, all calls that wait at the same moment with one sync.
+//! One thread writes it. All calls that wait at the same time share one sync to disk.
 
 use std::{
     path::Path,
@@ -49,12 +50,12 @@ CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL) 
 /// Marks the file as a ledger: "ledg".
 const APPLICATION_ID: i32 = 0x6c65_6467;
 
-/// How many calls share one sync at most.
+/// The largest number of calls that share one sync.
 const GROUP: usize = 256;
 
 type Question = Box<dyn FnOnce(&Connection) -> rusqlite::Result<Box<dyn FnOnce() + Send>> + Send>;
 
-/// The ledger. It closes when dropped.
+/// A handle to the ledger. Dropping it closes the file.
 pub(super) struct Ledger {
     calls: mpsc::SyncSender<Question>,
 }
@@ -67,7 +68,7 @@ impl Ledger {
         let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if application != APPLICATION_ID && (application != 0 || tables != 0) {
-            return Err(rusqlite::Error::InvalidPath(path.to_owned())); // it is something else
+            return Err(rusqlite::Error::InvalidPath(path.to_owned())); // the file is not a ledger
         }
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -81,7 +82,7 @@ impl Ledger {
         Ok(Self { calls })
     }
 
-    /// Counts the call and returns its number: 1 for the first one of its kind under the key.
+    /// Counts a call and returns its number: 1 for the first call of this kind under the key.
     pub(super) async fn count(&self, kind: &'static str, key: StreamId) -> Result<u32, NoAnswer> {
         self.ask(move |ledger| {
             ledger
@@ -94,7 +95,7 @@ impl Ledger {
         .await
     }
 
-    /// Records the receipt, unless the key has one since `remembered`, and returns the key's.
+    /// Records a receipt, unless the key has one since the time `remembered`. Returns the receipt of the key.
     pub(super) async fn charge(
         &self,
         key: StreamId,
@@ -116,7 +117,8 @@ impl Ledger {
         .await
     }
 
-    /// Gives the key's charge back, once; or bars the key where there is none, as a decline that every later charge gets.
+    /// Refunds the charge of a key, once. If there is none, bars the key: records a decline, which every later charge
+    /// under the key gets as its answer.
     pub(super) async fn refund(&self, key: StreamId, money: Money) -> Result<Refund, NoAnswer> {
         self.ask(move |ledger| {
             match newest(ledger, key, SystemTime::UNIX_EPOCH)? {
@@ -149,7 +151,7 @@ impl Ledger {
         .await
     }
 
-    /// The key's newest receipt and its amount, however old.
+    /// Returns the newest receipt of a key and its amount, however old it is.
     pub(super) async fn find(&self, key: StreamId) -> Result<Option<(Receipt, i64)>, NoAnswer> {
         self.ask(move |ledger| newest(ledger, key, SystemTime::UNIX_EPOCH)).await
     }
@@ -171,7 +173,7 @@ impl Ledger {
     }
 }
 
-/// An answer is given only after the sync, and none at all if it failed.
+/// Runs the calls. A call is answered only after the sync, and gets no answer if the sync failed.
 fn run(ledger: &Connection, queue: &mpsc::Receiver<Question>) {
     while let Ok(first) = queue.recv() {
         let questions = [first].into_iter().chain(queue.try_iter().take(GROUP - 1));

@@ -1,7 +1,8 @@
-//! The payment gateway, as this service needs it; [`simulated`] is one.
+//! The interface to a payment gateway, and one implementation of it: [`simulated`].
 //!
-//! A call may fail without telling whether it had its effect. It is made again under the same key, and the
-//! gateway answers what it answered before, for as long as it remembers the key. After that, it is asked.
+//! A call may fail without showing whether it had its effect. Then it is repeated under the same idempotency key, and
+//! the gateway repeats its answer, as long as it remembers the key. After that, the service looks the charge up
+//! instead.
 
 pub mod args;
 mod ledger;
@@ -15,34 +16,35 @@ use oncelog::event::StreamId;
 
 use crate::payment::{Receipt, Refund};
 
-/// Why a call has no answer. It may or may not have had its effect.
+/// A call failed without an answer. It may or may not have had its effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway gave no answer: {0}")]
 pub struct NoAnswer(pub String);
 
-/// What a gateway knows of a charge that may have been made long ago.
+/// The result of looking up a charge, which may have been made long ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// This became of it.
+    /// The gateway has a receipt: charged or declined.
     Receipt(Receipt),
-    /// There was none.
+    /// There was no charge.
     Nothing,
-    /// It can't tell any more.
+    /// The gateway does not know any more.
     Unknown,
 }
 
 /// Moves money. The key of a payment is its order's id: one order, one payment.
 pub trait Gateway: Send + Sync + 'static {
-    /// How long a key is remembered after its first use. A charge under a forgotten key would be a second one.
+    /// The time for which a key is remembered after its first use. Under a forgotten key, a repeated charge would be a
+    /// second charge.
     fn remembers(&self) -> Duration;
 
-    /// Charges an amount, once for each key. A decline is an answer.
+    /// Charges an amount, once for each key. A decline is an answer, not an error.
     fn charge(&self, key: StreamId, money: Money) -> impl Future<Output = Result<Receipt, NoAnswer>> + Send;
 
-    /// Sees to it that nothing stays charged under a key, once: gives the charge back if there is one, and if there is
-    /// none, takes care that none can be made any more, by a call that is still under way either.
+    /// Makes sure that nothing stays charged under a key. Refunds the charge once if there is one. If there is none,
+    /// bars the key, so that no charge can be made any more, not even by a call that is still in flight.
     fn refund(&self, key: StreamId, money: Money) -> impl Future<Output = Result<Refund, NoAnswer>> + Send;
 
-    /// What became of the charge under a key.
+    /// Looks up the charge under a key.
     fn find(&self, key: StreamId) -> impl Future<Output = Result<Found, NoAnswer>> + Send;
 }

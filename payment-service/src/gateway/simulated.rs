@@ -1,5 +1,5 @@
-//! A gateway that behaves like a real one and keeps a real ledger. The amount says what it does, as the test
-//! cards of payment providers do; any amount that is not listed is charged.
+//! A simulated gateway that keeps a real ledger. The amount selects its behaviour, like the test cards of payment
+//! providers. It charges every amount that is not listed in [`AMOUNTS`].
 
 use std::{
     path::Path,
@@ -12,32 +12,32 @@ use oncelog::event::StreamId;
 use super::{Found, Gateway, NoAnswer, ledger::Ledger};
 use crate::payment::{Decline, Receipt, Refund};
 
-/// What an amount makes the gateway do.
+/// The behaviour that an amount selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Charge at once.
     Charge,
-    /// Refuse for good, with a code and a message.
+    /// Decline for good, with a code and a message.
     Decline(&'static str, &'static str),
-    /// Charge after a while.
+    /// Charge after a delay.
     Slow(Duration),
     /// Fail this many calls without charging, then charge.
     FailAtFirst(u32),
     /// Charge at the first call, and lose the answer.
     LoseTheAnswer,
-    /// Charge at the first call and lose the answer, then say that it was declined. When asked, it knows better.
+    /// Charge at the first call and lose the answer, then answer that it was declined. A look-up finds the charge.
     ContradictItself,
-    /// Charge at the first call, never answer, and know nothing of it when asked.
+    /// Charge at the first call and never answer. A look-up answers that the gateway does not know.
     ForgetTheCharge,
-    /// Charge; when it is to be given back, refuse for good.
+    /// Charge, and refuse the refund for good.
     RefuseTheRefund,
-    /// Charge; give it back at the first call, and lose that answer.
+    /// Charge; refund at the first call for it, and lose that answer.
     LoseTheRefundsAnswer,
-    /// Charge; fail this many calls for the refund, then give it back.
+    /// Charge; fail this many calls for the refund, then refund.
     FailTheRefundAtFirst(u32),
 }
 
-/// The amounts that make the gateway do something else than charge, in any currency's minor unit.
+/// The amounts for which the gateway does something else than charge, in the minor unit of any currency.
 pub const AMOUNTS: [(i64, Behaviour); 11] = [
     (4001, Behaviour::Decline("CARD_DECLINED", "the card was declined")),
     (4002, Behaviour::Decline("INSUFFICIENT_FUNDS", "the account does not cover the amount")),
@@ -60,7 +60,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// Opens the ledger, or makes it where there is none.
+    /// Opens the ledger, or creates it if there is none.
     pub fn open(ledger: &Path, latency: Duration, remembers: Duration) -> rusqlite::Result<Self> {
         Ok(Self { ledger: Ledger::open(ledger)?, latency, remembers })
     }

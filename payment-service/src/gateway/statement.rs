@@ -1,4 +1,5 @@
-//! What the simulated gateway's ledger says, up to a moment: read beside the gateway, as its own statement would be.
+//! The statement of the simulated gateway: the charges and refunds in its ledger up to a moment. It is read from the
+//! file while the gateway may be running.
 
 use std::{
     cell::Cell,
@@ -23,21 +24,21 @@ pub(crate) struct Line {
 pub(crate) struct Lines {
     pub(crate) charges: Vec<Line>,
     pub(crate) refunds: Vec<Line>,
-    /// The references of charges and refunds that came after the moment. The payment may know of them all the same: two
-    /// files have no moment in common.
+    /// The references of charges and refunds after the moment. The payment may already contain them, because two files
+    /// cannot be read at exactly the same moment.
     pub(crate) later: Vec<String>,
 }
 
-/// The statement.
+/// Reads the statement.
 pub(crate) struct Statement {
     ledger: Connection,
     until: i64,
-    /// How many payments it was asked about.
+    /// The number of payments that were looked up.
     asked: Cell<usize>,
 }
 
-/// How many payments are looked up in one transaction: each of its own would look at the file anew, and one for all would
-/// keep the gateway's write-ahead log from being used again.
+/// The number of payments that are looked up in one transaction. One transaction each would check the file every time.
+/// One transaction for all would keep the gateway from reusing its write-ahead log.
 const TOGETHER: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,7 @@ pub(crate) struct StatementError {
 }
 
 impl Statement {
-    /// Opens the ledger in a file for what it had at a moment.
+    /// Opens a ledger file for its statement at a moment.
     pub(crate) fn open(path: &Path, until: SystemTime) -> Result<Self, StatementError> {
         let open = || {
             let ledger = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -59,7 +60,7 @@ impl Statement {
         open().map_err(|source| StatementError { path: path.to_owned(), source })
     }
 
-    /// The lines about an order's payment.
+    /// Returns the lines about an order's payment.
     pub(crate) fn about(&self, order: StreamId) -> rusqlite::Result<Lines> {
         if self.asked.replace(self.asked.get() + 1).is_multiple_of(TOGETHER) {
             let ended = if self.ledger.is_autocommit() { "" } else { "COMMIT;" };
@@ -86,7 +87,7 @@ impl Statement {
         Ok(lines)
     }
 
-    /// The key after another one, in their order, under which money was moved.
+    /// Returns the first key after `after`, in the order of the keys, under which money was moved.
     pub(crate) fn next_key(&self, after: &str) -> rusqlite::Result<Option<String>> {
         self.ledger
             .prepare_cached(

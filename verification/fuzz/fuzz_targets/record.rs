@@ -36,7 +36,7 @@ fuzz_target!(|input: Input| {
     let record =
         Received { topic: "order-events".to_owned(), partition: 0, offset: 0, key, value, headers, time: None };
     if let Ok(incoming) = record.open() {
-        order_service::fuzzing::read(&incoming);
-        payment_service::fuzzing::read(&incoming);
+        let _ = order_service::payment_outcomes::read(&incoming);
+        let _ = payment_service::order_events::read(&incoming);
     }
 });
