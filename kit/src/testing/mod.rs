@@ -18,6 +18,8 @@ pub use self::{
     broker::{publish, read_until},
     service::RunningService,
 };
+#[cfg(feature = "embedded")]
+pub use crate::kafka::record::{Received, Record, Source};
 pub use self::{
     domain::{Given, When, assert_replay, given},
     eventually::eventually,

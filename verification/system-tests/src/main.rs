@@ -24,6 +24,7 @@ mod refusals;
 mod second_process;
 mod security;
 mod services;
+mod shipping;
 mod times;
 mod tools;
 mod world;
@@ -77,12 +78,13 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 11] = [
+const SCENARIOS: [(&str, &str, Scenario); 12] = [
     ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
     ("dead-letters", "dead letters and their replay", dead_letters::run),
     ("audit", "audits, and faults that are planted for them", audit::run),
+    ("shipping", "the example service, which follows both topics", shipping::run),
     ("consumers", "readers in other languages", consumers::run),
     ("security", "a broker with TLS, SCRAM and access control", security::run),
     ("faults", "load and faults", faults::run),

@@ -20,26 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Kind {
     Orders,
     Payments,
+    Shipping,
 }
 
 impl Kind {
-    /// Returns the topic that the service consumes.
+    /// Returns a topic that the service consumes.
     pub(crate) fn reads(self) -> &'static str {
         match self {
-            Self::Orders => "payment-events",
+            Self::Orders | Self::Shipping => "payment-events",
             Self::Payments => "order-events",
         }
     }
 }
 
-/// Builds both programs, and returns their directory.
+/// Builds both programs and the example, and returns their directory.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    build_with(&["kafka-tls"])
+    build_with(&["kafka-tls"], &["-p", "shipping-service"])
 }
 
 /// Builds both programs with crash points, copies them to a directory, and returns it.
 pub(crate) fn build_with_faults(kept: &Path) -> anyhow::Result<PathBuf> {
-    let (built, kept) = (build_with(&["kafka-tls", "faults"])?, kept.join("with-faults"));
+    let (built, kept) = (build_with(&["kafka-tls", "faults"], &[])?, kept.join("with-faults"));
     fs::create_dir_all(&kept)?;
     for name in ["order-service", "payment-service"] {
         let _ = fs::remove_file(kept.join(name)); // replaced, not overwritten: it may be a link to a running program
@@ -48,13 +49,13 @@ pub(crate) fn build_with_faults(kept: &Path) -> anyhow::Result<PathBuf> {
     Ok(kept)
 }
 
-fn build_with(features: &[&str]) -> anyhow::Result<PathBuf> {
+fn build_with(features: &[&str], more: &[&str]) -> anyhow::Result<PathBuf> {
     let of =
         |service: &str| features.iter().map(|feature| format!("{service}/{feature}")).collect::<Vec<_>>().join(",");
     let features = [of("order-service"), of("payment-service")].join(",");
     let args = ["build", "-q", "--locked", "-p", "order-service", "-p", "payment-service", "--features", &features];
     let release = if cfg!(debug_assertions) { None } else { Some("--release") };
-    tools::run(Command::new(env!("CARGO")).args(args).args(release))?;
+    tools::run(Command::new(env!("CARGO")).args(args).args(more).args(release))?;
     let own = std::env::current_exe().context("cannot find the path of this program")?;
     Ok(own.parent().context("the path of this program has no directory")?.to_owned())
 }
@@ -87,6 +88,7 @@ impl Services {
         match kind {
             Kind::Orders => &mut self.orders,
             Kind::Payments => &mut self.payments,
+            Kind::Shipping => unreachable!("the example is not one of both"),
         }
     }
 
@@ -123,6 +125,7 @@ impl Service {
             Kind::Payments => {
                 ("payment-service", ["--store", "sqlite:payments.db", "--gateway", "simulated:charges.db"].as_slice())
             }
+            Kind::Shipping => ("shipping-service", ["--store", "sqlite:shipping.db"].as_slice()),
         };
         let program = programs.join(name);
         let log = directory.join(format!("{name}.log"));
@@ -142,7 +145,11 @@ impl Service {
     }
 
     pub(crate) fn orders_url(&self) -> String {
-        format!("http://{}/orders", self.address)
+        self.url("orders")
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
     }
 
     /// Returns the path of a file of the service.
