@@ -1,17 +1,17 @@
-# One image with both services; the command says which of them runs: `docker run IMAGE order-service`.
+# One image with both services. The command selects the one to run: `docker run IMAGE order-service`.
 
-# The same Debian as the image below: the glibc that is linked is the glibc that is there.
+# The same Debian release as the image below, so that the programs are linked with the glibc that they run with.
 FROM rust:1.95-slim-bookworm AS build
 # librdkafka (cmake, g++), OpenSSL (perl, make) and curl are compiled from source.
-# Debian keeps only the newest version of a package, so a pinned one soon could not be installed:
+# Versions are not pinned: Debian keeps only the newest one, so a pinned version could soon not be installed.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends cmake g++ make perl \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# `touch`: Cargo tells a changed source by its time alone, and COPY may leave it older than what is in the cache.
-# Dependencies are told by their version and stay compiled. `locked`: two builds at once would use the same files.
+# `touch`: Cargo detects a changed source only by its time, and COPY may leave it older than the files in the cache.
+# Dependencies are detected by their version and stay compiled. `locked`: two parallel builds would use the same files.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=event-sourcing,target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
@@ -23,9 +23,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 # glibc, libgcc, libstdc++ and CA certificates; no shell.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/order-service /out/payment-service /usr/local/bin/
-# It has to be there, with its owner: a new named volume takes both from it.
+# The directory has to exist: a new named volume copies its owner and content.
 COPY --from=build --chown=65532:65532 /out/data /data
-# This is `nonroot`; of a name, Kubernetes' runAsNonRoot cannot tell that it is not root.
+# The user `nonroot`, as a number: Kubernetes' runAsNonRoot cannot check a user name.
 USER 65532:65532
 WORKDIR /data
 EXPOSE 3001 3002

@@ -1,4 +1,4 @@
-//! Amounts: whole numbers of a currency's minor unit, never floats.
+//! Amounts of money, as whole numbers of a currency's minor unit, never as floats.
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ pub struct Money {
 }
 
 impl Money {
-    /// An amount in the currency's minor unit: 500 is USD 5.00.
+    /// Creates an amount in the currency's minor unit: 500 is USD 5.00.
     ///
-    /// Errors name the field as the contracts do: `amount` or `currency_code`. There may be two.
+    /// Returns all errors: at most one for `amount` and one for `currency_code`.
     pub fn new(amount: i64, currency_code: &str) -> Result<Self, Vec<MoneyError>> {
         let mut errors = Vec::new();
         if amount < 1 {
@@ -33,18 +33,18 @@ impl Money {
         Err(errors)
     }
 
-    /// In the currency's minor unit.
+    /// Returns the amount in the currency's minor unit.
     pub fn amount(self) -> i64 {
         self.amount
     }
 
-    /// ISO 4217, three capital letters.
+    /// Returns the ISO 4217 code of the currency: three capital letters.
     pub fn currency_code(self) -> &'static str {
         self.currency.code()
     }
 }
 
-/// For a person: `USD 5.00`, `JPY 500`.
+/// Formats the amount for people: `USD 5.00`, `JPY 500`.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.currency.exponent().unwrap_or(0);
@@ -63,7 +63,7 @@ impl fmt::Debug for Money {
     }
 }
 
-/// Why it is no amount.
+/// The reason for which a value is not a valid amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
     /// Zero or negative.
@@ -78,7 +78,7 @@ pub enum MoneyError {
 }
 
 impl MoneyError {
-    /// The field, as the contracts name it.
+    /// Returns the name of the wrong field in the contracts.
     pub fn field(self) -> &'static str {
         match self {
             Self::TooSmall | Self::TooLarge => "amount",

@@ -1,4 +1,4 @@
-//! What a newcomer sees first: where things are, and what to try.
+//! The text that the program prints first: addresses, the data directory, and commands to try.
 
 use std::io::{self, Write as _};
 

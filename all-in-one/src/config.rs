@@ -1,4 +1,4 @@
-//! The flags of all-in-one. Each is an environment variable too.
+//! The command-line flags of all-in-one. Each flag is an environment variable too.
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -10,31 +10,31 @@ use oncelog::{
 use order_service::OrderService;
 use payment_service::{GatewayLocation, PaymentService};
 
-/// An embedded broker and both services in one process, for a first look.
+/// An embedded broker and both services in one process, to try them out.
 #[derive(Clone, Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Config {
-    /// Where order-service takes calls, gRPC and HTTP alike
+    /// The address where order-service takes gRPC and HTTP calls
     #[arg(long, env, default_value = "127.0.0.1:3001", value_name = "ADDRESS:PORT")]
     pub(crate) listen: SocketAddr,
 
-    /// Where payment-service takes calls
+    /// The address where payment-service takes calls
     #[arg(long, env, default_value = "127.0.0.1:3002", value_name = "ADDRESS:PORT")]
     pub(crate) payment_listen: SocketAddr,
 
-    /// Where the embedded Kafka broker listens
+    /// The address where the embedded Kafka broker listens
     #[arg(long, env, default_value = "127.0.0.1:9092", value_name = "ADDRESS:PORT")]
     pub(crate) kafka_listen: SocketAddr,
 
-    /// The directory of everything that is kept; made if it is not there
+    /// The directory of the stores and the gateway's ledger; created if it does not exist
     #[arg(long, env, default_value = "./data", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
 
-    /// How long the simulated gateway remembers an idempotency key, in seconds
+    /// The time that the simulated gateway remembers an idempotency key, in seconds
     #[arg(long, env, default_value = "86400", value_name = "S", value_parser = seconds)]
     pub(crate) gateway_key_memory: Duration,
 
-    /// Create the topics of one more service on the embedded broker, so that it can run beside these two:
+    /// Creates the topics of one more service on the embedded broker, so that it can run beside these two. Example:
     /// shipping-service=shipping-events
     #[arg(long, env, value_name = "SERVICE=TOPIC", value_delimiter = ',')]
     pub(crate) extra_service: Vec<ExtraService>,

@@ -1,4 +1,4 @@
-//! The feed: a line for every record, as it is read back from the topics.
+//! The feed: prints a line for every record that it consumes from the topics.
 
 use std::{
     collections::HashMap,
@@ -10,16 +10,16 @@ use std::{
 
 use contracts::{money::Money, orders::OrderEvent, payments::PaymentEvent};
 use oncelog::{
-    embedded::Tail,
-    kafka::{client::Client, record::Received},
+    embedded::{Client, Received, Tail},
     runtime::Stop,
 };
 use prost_types::Timestamp;
 
-/// How many orders are remembered for their amount and the time of their call.
+/// The maximum number of orders whose amount and time are kept in memory.
 const REMEMBERED: usize = 10_000;
 
-/// Prints until asked to stop. Orders that were taken before `started` are marked: the broker is new, and hears again.
+/// Prints records until it has to stop. Orders that were taken before `started` are marked: the broker is new, so their
+/// events are published again.
 pub(crate) fn run(client: &Client, started: SystemTime, stop: &Stop) -> Result<(), Infallible> {
     let tail = loop {
         match Tail::open(client, &[contracts::orders::TOPIC.name, contracts::payments::TOPIC.name]) {
@@ -35,14 +35,14 @@ pub(crate) fn run(client: &Client, started: SystemTime, stop: &Stop) -> Result<(
     while !stop.is_requested() {
         let first = tail.next(Duration::from_millis(100));
         let mut batch: Vec<_> = first.into_iter().chain(iter::from_fn(|| tail.next(Duration::ZERO))).collect();
-        // Kafka orders the records of one partition; what came together from several is shown as it happened.
+        // Kafka orders the records of one partition only. Records of several partitions are sorted by time.
         batch.sort_by_key(|record| {
             let time: Option<Timestamp> = record.header("ce_time").and_then(|time| time.parse().ok());
             time.map(|time| (time.seconds, time.nanos))
         });
         for record in &batch {
             let line = line(record, SystemTime::now(), started, &mut orders);
-            let _ = writeln!(io::stdout(), "{line}"); // a closed terminal is no reason to stop
+            let _ = writeln!(io::stdout(), "{line}"); // a closed terminal does not end the feed
         }
     }
     Ok(())
@@ -58,7 +58,7 @@ fn line(record: &Received, now: SystemTime, started: SystemTime, orders: &mut Ha
     let clock = clock.get(11..23).unwrap_or(&clock);
     let place = record.place().to_string();
     let Some((event, order_id, note)) = describe(record, orders) else {
-        return format!("{clock}  {place:<20} (not one of ours)");
+        return format!("{clock}  {place:<20} (not an event of these services)");
     };
     let known = orders.get(&order_id);
     let amount = known.map_or("", |known| &known.amount);
@@ -66,7 +66,7 @@ fn line(record: &Received, now: SystemTime, started: SystemTime, orders: &mut Ha
         Some(taken) if taken >= started => {
             format!("{:>5} ms", now.duration_since(taken).unwrap_or_default().as_millis())
         }
-        Some(_) => "  again".to_owned(), // it was taken before this start
+        Some(_) => "  again".to_owned(), // taken before this start, and published again
         None => String::new(),
     };
     format!("{clock}  {place:<20} {event:<28} {order_id}  {amount:<12} {since}  {note}").trim_end().to_owned()

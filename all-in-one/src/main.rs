@@ -1,4 +1,4 @@
-//! Everything in one process, for a first look: an embedded broker, both services, and a feed of what happens.
+//! Runs an embedded broker, both services and a feed of all events in one process, to try them out.
 
 mod banner;
 mod config;
@@ -27,7 +27,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, ExtraService};
 
-/// How many partitions the topics of events have here.
+/// The number of partitions of each event topic.
 const PARTITIONS: i32 = 3;
 
 #[tokio::main]
@@ -67,7 +67,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let kept = orders.clone();
     banner::print(&config, order_count(&kept)?).map_err(Failure::configuration)?;
 
-    // They stop in this order; the broker is there until the last of them has stopped.
+    // The parts stop in this order, so the broker runs until the services and the feed have stopped.
     let mut parts = Supervisor::new(shutdown.clone());
     let payment_cluster = cluster.clone();
     parts.task("order-service", |stop| app::run(orders, order_config, order_listener, cluster, stop.shutdown()));
@@ -89,14 +89,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
     result
 }
 
-/// Says once that the stop was heard, and never ends.
+/// Prints a line once the program begins to stop. Never returns.
 async fn announce(shutdown: &Shutdown) -> Infallible {
     shutdown.cancelled().await;
     let _ = writeln!(io::stdout(), "\nstopping…");
     std::future::pending().await
 }
 
-/// The orders of which one of the services may not have heard everything: the broker has forgotten it.
+/// Returns the orders of which one service may not have consumed every event of the other. The broker of the last run
+/// has lost these events.
 fn unfinished(orders: &Store, payments: &Store) -> Result<HashSet<StreamId>, Failure> {
     let orders = order_service::unfinished(orders).map_err(Failure::configuration)?;
     let payments = payment_service::unfinished(payments).map_err(Failure::configuration)?;

@@ -1,5 +1,6 @@
-//! Every interleaving of create, cancel, charge, lost answer, outcome, refund and repeat, with the real rules of both
-//! services and a gateway of ten lines: each ends in one of the states of the README's diagrams, and the money agrees.
+//! Tests interleavings of create, cancel, charge, lost answer, outcome, refund and repeat, with the real rules of both
+//! services and a gateway of ten lines. Each one has to end in a state of the diagrams in docs/api.md, and the money
+//! has to agree with that state.
 
 use std::{collections::VecDeque, time::SystemTime};
 
@@ -9,27 +10,27 @@ use order_service::order::{self, Details, Order, OrderEvent, PaymentFailure, Pay
 use payment_service::payment::{self, Decline, Payment, PaymentEvent, Receipt, Refund, Review, Settlement};
 use proptest::prelude::*;
 
-/// What may happen next, if it can.
+/// A step that may come next. A step that is not possible does nothing.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Cancel,
-    /// The payment reads the order's next event…
+    /// The payment consumes the next event of the order.
     PaymentReads,
-    /// … or one that it has read before, again.
+    /// The payment consumes again every event that it has consumed before.
     PaymentReadsAgain,
     OrderReads,
     OrderReadsAgain,
-    /// The gateway is called for what is due, and the answer is recorded…
+    /// The gateway is called for what is due, and the answer is recorded.
     Call,
-    /// … or lost; the call is made again later.
+    /// The gateway is called for what is due, and the answer is lost. The call is retried later.
     CallAndLoseTheAnswer,
-    /// The gateway has forgotten, and is found not to know.
+    /// The gateway has forgotten the key, and cannot tell whether it charged.
     RequireReview,
-    /// A person looks into the gateway's books and says what is there.
+    /// A person looks into the gateway's records and reports the outcome.
     Settle,
 }
 
-/// How the gateway takes this payment.
+/// The behaviour of the gateway for this payment.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
     declines: bool,
@@ -57,7 +58,7 @@ impl Gateway {
 
     fn refund(&mut self, manner: Manner) -> Refund {
         if !self.charged {
-            self.declined = true; // barred
+            self.declined = true; // the key is barred
             Refund::NothingCharged
         } else if manner.refuses_refunds {
             Refund::Refused("no".to_owned())
@@ -75,20 +76,20 @@ struct World {
     gateway: Gateway,
     order_events: Vec<OrderEvent>,
     payment_events: Vec<PaymentEvent>,
-    /// How many of them the other one has read.
+    /// The number of events that the payment and the order have consumed.
     read: (usize, usize),
 }
 
 impl World {
     fn order(&mut self, command: &order::Command) {
-        for event in self.order.decide(command).expect("the order takes what its payment says") {
+        for event in self.order.decide(command).expect("the order accepts the outcome of its payment") {
             self.order.apply(&event);
             self.order_events.push(event);
         }
     }
 
     fn payment(&mut self, command: &payment::Command) {
-        for event in self.payment.decide(command).expect("the payment takes what is asked of it") {
+        for event in self.payment.decide(command).expect("the payment accepts the command") {
             self.payment.apply(&event);
             self.payment_events.push(event);
         }
@@ -173,7 +174,7 @@ impl World {
                 let settlement = match review {
                     Review::ChargeUnknown if self.gateway.charged => Settlement::Charged { reference: "ch".to_owned() },
                     Review::ChargeUnknown => {
-                        self.gateway.declined = true; // it can't be charged any more
+                        self.gateway.declined = true; // the gateway cannot charge it any more
                         Settlement::NotCharged
                     }
                     Review::RefundRefused(_) => {
@@ -205,7 +206,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ])
 }
 
-/// Takes the steps, then what is left to do, and checks where that ends.
+/// Takes the steps, then those that are still due, and checks the final state.
 fn live(steps: &[Step], manner: Manner) -> order::State {
     let mut world = World::default();
     let details = Details {
@@ -224,9 +225,9 @@ fn live(steps: &[Step], manner: Manner) -> order::State {
         }
     }
     let cancelled = world.order_events.contains(&OrderEvent::CancellationRequested);
-    let Order::Known { state, .. } = &world.order else { panic!("it was taken") };
+    let Order::Known { state, .. } = &world.order else { panic!("the order was created") };
     let Gateway { charged, refunded, .. } = world.gateway;
-    assert!(!refunded || charged, "what was never charged is not given back");
+    assert!(!refunded || charged, "an order that was never charged is not refunded");
     let (ends, kept) = match state {
         order::State::Paid { .. } => (!cancelled, true),
         order::State::PaymentFailed(_) => (!cancelled, false),
@@ -239,7 +240,7 @@ fn live(steps: &[Step], manner: Manner) -> order::State {
     state.clone()
 }
 
-/// All sequences of this many steps: what they are not long enough for is found by chance below.
+/// Tries all sequences of up to `LENGTH` steps. The property below tries longer ones at random.
 #[test]
 fn every_short_life_ends_well() {
     const LENGTH: usize = 5;

@@ -1,4 +1,4 @@
-//! The program itself: started, called, stopped by signals, killed, and started again.
+//! Tests of the program itself: started, called, stopped by signals, killed, and restarted.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -21,7 +21,7 @@ struct Program {
     listen: String,
 }
 
-/// Where one test keeps its data, and the ports that it uses.
+/// The data directory and the ports of one test.
 struct Place {
     directory: tempfile::TempDir,
     ports: [u16; 3],
@@ -29,7 +29,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        // Bound together, so that they differ; free again when this returns.
+        // The ports are bound at the same time, so that they differ. They are free again when this function returns.
         let listeners = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let ports = listeners.map(|listener| listener.local_addr().expect("has one").port());
         Self { directory: tempfile::tempdir().expect("a directory"), ports }
@@ -59,7 +59,7 @@ impl Place {
         program
     }
 
-    /// The charges of each order, as anyone can count them in the ledger.
+    /// Returns the number of charges of each order in the ledger.
     fn charges(&self) -> Vec<(String, u64)> {
         let ledger = Connection::open(self.data().join("charges.db")).expect("opens");
         let sql = "SELECT key, count(reference) FROM charges GROUP BY key ORDER BY key";
@@ -114,7 +114,7 @@ impl Program {
     fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program ends", || {
-            status = self.process.try_wait().expect("it is ours");
+            status = self.process.try_wait().expect("it is a child process");
             status.is_some()
         });
         status.expect("just seen")
@@ -133,7 +133,7 @@ fn an_order_is_paid_and_every_step_is_shown() {
     let place = Place::new();
     let program = place.start();
     let order = program.order(500);
-    // Two topics: which record is read back first is not said.
+    // Records of two topics have no order among each other.
     let mut awaited = vec!["OrderCreated", "PaymentRequested", "PaymentCompleted", "OrderPaid"];
     while !awaited.is_empty() {
         let line = program.output_until(&order);
@@ -160,14 +160,15 @@ fn a_signal_stops_it_within_a_second_and_every_order_is_kept() {
         let kept = format!("stopped; {} orders are kept in {}", orders.len(), place.data().display());
         program.output_until(&kept);
         assert_eq!(program.ended().code(), Some(0));
-        assert!(asked.elapsed() < Duration::from_secs(5), "the bound of the test, not of the promise");
+        assert!(asked.elapsed() < Duration::from_secs(5), "a bound for slow test machines, not the documented one");
     }
     let program = place.start();
     eventually("all are paid", || orders.iter().all(|order| program.state(order) == "PAID"));
     assert!(place.charges().iter().all(|(_, charges)| *charges == 1));
 }
 
-/// Killed at some point of an order's life, over and over: each order ends paid, and none is charged twice.
+/// Kills the program again and again, at different points of an order's life. Each order ends as paid, and none is
+/// charged twice.
 #[test]
 fn a_kill_at_any_point_of_an_orders_life_forgets_none_and_charges_none_twice() {
     const KILLS: u64 = 12;
@@ -180,7 +181,7 @@ fn a_kill_at_any_point_of_an_orders_life_forgets_none_and_charges_none_twice() {
         }
         orders.push(program.order(5003)); // charged at the first call, and the answer lost
         pause(Duration::from_millis(round * 4));
-        program.process.kill().expect("it is ours");
+        program.process.kill().expect("it is a child process");
         program.ended();
     }
     let program = place.start();
@@ -192,8 +193,8 @@ fn a_kill_at_any_point_of_an_orders_life_forgets_none_and_charges_none_twice() {
     }
 }
 
-/// The stores of version 0.1.0, with a refund that was still due: each order is as it was, each repeat has its old
-/// answer, and what was due is done.
+/// Opens the stores of version 0.1.0, in which one refund is still due. Each order has its old state, a repeated call
+/// has its old answer, and the refund is made.
 #[test]
 fn a_store_of_the_first_version_opens_and_continues() {
     let place = Place::new();
@@ -232,7 +233,7 @@ fn a_store_of_the_first_version_opens_and_continues() {
     assert_eq!([list("customerId=c-1"), list("state=PAID"), list("customerId=c-1&state=REFUNDED")], [2, 2, 1]);
 }
 
-/// Moves the kill along the order's life, from before its publishing to after its payment.
+/// Sleeps, so that the kills hit different points of an order's life: from before its publishing to after its payment.
 #[expect(clippy::disallowed_methods, reason = "chooses a moment, waits for nothing")]
 fn pause(duration: Duration) {
     thread::sleep(duration);

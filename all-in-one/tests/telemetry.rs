@@ -1,4 +1,4 @@
-//! What the program tells about itself: metrics for each service, and one tree of spans for each order.
+//! Tests of the telemetry: metrics for each service, and one tree of spans for each order.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ use opentelemetry_proto::tonic::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A collector that keeps everything, with the name of the service that sent it.
+/// A collector that keeps all spans, each with the name of the service that sent it.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
 
@@ -149,7 +149,7 @@ async fn an_order_is_one_tree_of_spans_and_is_counted_in_both_services() {
     ];
     assert_eq!(seen, expected);
 
-    // One tree: its root hangs below the caller's span, and each other one below one of these.
+    // The spans are one tree: the parent of its root is the caller's span, and every other parent is in the tree.
     let ids: HashSet<_> = spans.iter().map(|(_, span)| span.span_id.clone()).collect();
     let parents: HashMap<_, _> = spans.iter().map(|(_, span)| (span.name.as_str(), &span.parent_span_id)).collect();
     assert_eq!(hex(parents["POST /orders"]), "b7ad6b7169203331");

@@ -1,6 +1,6 @@
-//! How long reads take as the store grows: `cargo bench -p order-service`.
+//! Measures the duration of reads as the store grows: `cargo bench -p order-service`.
 //!
-//! A service without a broker, and one caller on the same machine that waits for each answer.
+//! The service runs without a broker. One caller on the same machine waits for each answer.
 
 use std::{
     error::Error,
@@ -78,7 +78,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds orders until there are so many; each second one is paid.
+/// Adds orders until there are `size` of them. Every second one is paid.
 async fn fill(store: &Store, orders: &mut Vec<StreamId>, size: usize) -> Result<(), Failure> {
     while orders.len() < size {
         let mut commit = Commit::default();
@@ -86,7 +86,7 @@ async fn fill(store: &Store, orders: &mut Vec<StreamId>, size: usize) -> Result<
             let (stream, number) = (StreamId::generate(), orders.len());
             let mut order = Loaded::<Order>::default();
             let details = Details {
-                money: Money::new(500, "USD").map_err(|_errors| "no money")?,
+                money: Money::new(500, "USD").map_err(|_errors| "not a valid amount")?,
                 request_id: String::new(),
                 customer_id: format!("customer-{}", number % CUSTOMERS),
                 metadata: Default::default(),

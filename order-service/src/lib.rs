@@ -1,7 +1,7 @@
-//! order-service: takes orders over gRPC and HTTP, records what happens to each, and publishes it to `order-events`. It
-//! follows `payment-events` to learn which orders are paid.
+//! order-service: takes orders over gRPC and HTTP, records their events, and publishes them to `order-events`. It
+//! consumes `payment-events` to learn which orders are paid.
 //!
-//! Begin with [`order`], the rules.
+//! Begin with [`order`]: it has the rules.
 
 mod api;
 pub mod order;
@@ -25,7 +25,7 @@ use oncelog::{
 pub use self::orders_table::{OrdersTable, unfinished};
 use self::{order::Order, watchers::Watchers};
 
-/// The service, described.
+/// The description of the service, which the kit runs.
 #[derive(Debug)]
 pub struct OrderService;
 
@@ -33,7 +33,7 @@ impl Service for OrderService {
     const INFO: Info = Info {
         name: "order-service",
         version: env!("CARGO_PKG_VERSION"),
-        about: "Takes orders over gRPC and HTTP, records what happens to them, and publishes it to Kafka",
+        about: "Takes orders over gRPC and HTTP, records their events, and publishes them to Kafka",
         stream: "order",
         grpc_service: "orders.v1.OrderService",
         listen: "127.0.0.1:3001",

@@ -1,89 +1,89 @@
-//! What an order is and how it changes. Pure: no clock, no I/O, no async.
+//! The rules of orders: their state, commands and events. Pure: no clock, no I/O, no async.
 
 pub use contracts::orders::{Details, OrderEvent, PaymentFailure};
 use oncelog::aggregate::Aggregate;
 
-/// What became of an order's payment.
+/// The outcome of an order's payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PaymentOutcome {
-    /// It was charged.
+    /// The amount was charged.
     Completed {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         gateway_reference: String,
     },
-    /// It was refused for good.
+    /// The gateway refused the charge for good.
     Failed(PaymentFailure),
-    /// It was never charged, and never will be.
+    /// The amount was never charged, and never will be.
     Voided,
-    /// Its charge was given back.
+    /// The charge was refunded.
     Refunded {
-        /// The gateway's own name for the refund.
+        /// The gateway's reference for the refund.
         gateway_reference: String,
     },
 }
 
-/// What can be asked of an order.
+/// A command to an order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Take it.
+    /// Create the order.
     Create(Details),
-    /// Cancel it.
+    /// Cancel the order.
     Cancel,
-    /// Take note of what became of its payment.
+    /// Record the outcome of its payment.
     RecordPayment(PaymentOutcome),
 }
 
 /// An order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// Nothing is known of it.
+    /// The order has no event.
     #[default]
     Unknown,
-    /// It was taken.
+    /// The order was created.
     Known {
-        /// What it is about.
+        /// The details that its creator gave.
         details: Details,
-        /// Where it is in its life.
+        /// The current state.
         state: State,
     },
 }
 
-/// Where an order is in its life.
+/// The state of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Not paid yet.
     Created,
     /// Paid, once.
     Paid {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         gateway_reference: String,
     },
     /// Not paid, and never charged.
     PaymentFailed(PaymentFailure),
-    /// To be cancelled; its payment is still to say what that means.
+    /// Being cancelled. The outcome of the payment decides between `Cancelled` and `Refunded`.
     Cancelling,
     /// Cancelled, and never charged.
     Cancelled,
-    /// Cancelled, and given back what was charged.
+    /// Cancelled, and the charge was refunded.
     Refunded {
-        /// The gateway's own name for the refund.
+        /// The gateway's reference for the refund.
         gateway_reference: String,
     },
 }
 
-/// Why an order refuses a command.
+/// The reason for which an order refuses a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// It was taken before, with other details.
+    /// The order was created before, with other details.
     #[error("the order exists with other values of: {}", differing.join(", "))]
     Exists {
         /// The fields that differ, by their names in the API.
         differing: Vec<&'static str>,
     },
-    /// It was never taken.
+    /// The order was never created.
     #[error("there is no such order")]
     Unknown,
-    /// Its payment had another outcome before.
+    /// The payment had another outcome before.
     #[error("the order's payment had another outcome before")]
     Contradicted,
 }
@@ -131,7 +131,7 @@ impl Aggregate for Order {
 }
 
 impl State {
-    /// Whether nothing more happens by itself.
+    /// Returns true if no further event follows without a call.
     pub fn is_settled(&self) -> bool {
         match self {
             Self::Created | Self::Cancelling => false,
@@ -142,13 +142,13 @@ impl State {
     fn cancel(&self) -> Vec<OrderEvent> {
         match self {
             Self::Created | Self::Paid { .. } => vec![OrderEvent::CancellationRequested],
-            // Nothing is charged and nothing will be, or it is being seen to.
+            // Nothing is charged and nothing will be, or the cancellation has begun.
             Self::PaymentFailed(_) | Self::Cancelling | Self::Cancelled | Self::Refunded { .. } => Vec::new(),
         }
     }
 
-    /// What the payment says is taken as it comes: payment-service decides what a cancellation finds. The same word
-    /// again changes nothing, and neither does one that a later word has overtaken.
+    /// Records an outcome as payment-service reports it: payment-service decides how a cancellation ends. A repeated
+    /// outcome changes nothing, and neither does one that a later outcome has overtaken.
     fn record(&self, outcome: &PaymentOutcome) -> Result<Vec<OrderEvent>, Rejection> {
         use PaymentOutcome as Outcome;
         match (self, outcome) {
@@ -177,7 +177,7 @@ impl State {
     }
 }
 
-/// The fields in which two orders differ, by their names in the API.
+/// Returns the fields in which two orders differ, by their names in the API.
 fn differing(one: &Details, other: &Details) -> Vec<&'static str> {
     let fields = [
         ("amount", one.money.amount() == other.money.amount()),
@@ -287,7 +287,7 @@ mod tests {
             let cancelling = [before, vec![CancellationRequested]].concat();
             let given_back = PaymentOutcome::Refunded { gateway_reference: "re_1".to_owned() };
             for (outcome, ends) in [
-                (completed(), vec![]), // it will be given back
+                (completed(), vec![]), // the charge will be refunded
                 (PaymentOutcome::Failed(failure()), vec![Cancelled]),
                 (PaymentOutcome::Voided, vec![Cancelled]),
                 (given_back, vec![refunded()]),

@@ -13,7 +13,7 @@ use crate::order::{Order, State};
 
 /// The state, as the API names it, such as `PAID`.
 const STATE: Column = Column::text("state");
-/// The time at which the order was taken.
+/// The time at which the order was created.
 const CREATE_TIME: Column = Column::time("create_time");
 /// The customer, if one was given.
 const CUSTOMER_ID: Column = Column::text("customer_id").optional();

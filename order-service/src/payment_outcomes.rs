@@ -1,4 +1,4 @@
-//! The reader of `payment-events`: what the outcome of a payment means to its order.
+//! The reader of `payment-events`: turns the outcome of a payment into a command to its order.
 
 use contracts::payments::PaymentEvent;
 use oncelog::inbox::{Incoming, Instruction, Unreadable};

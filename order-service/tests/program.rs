@@ -1,4 +1,4 @@
-//! The program itself: a broker that is not there, signals, a full disk, and what cannot start.
+//! Tests of the program itself: an absent broker, signals, a full disk, and starts that fail.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -18,7 +18,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }
 
-/// The program on a store in the directory, run by `sh` after some words of its own.
+/// Starts the program on a store in the directory, by `sh`, after the shell commands in `before`.
 fn start(directory: &TempDir, before: &str) -> Program {
     let (address, nobody) = (free_address(), free_address());
     let program = env!("CARGO_BIN_EXE_order-service");
@@ -29,7 +29,7 @@ fn start(directory: &TempDir, before: &str) -> Program {
         .stderr(Stdio::piped())
         .spawn()
         .expect("starts");
-    eventually("it listens", || TcpStream::connect(address).is_ok());
+    eventually("the program listens", || TcpStream::connect(address).is_ok());
     Program { process, address }
 }
 
@@ -40,7 +40,7 @@ impl Program {
         agent.post(format!("http://{}/orders", self.address)).send_json(order).expect("an answer").status().as_u16()
     }
 
-    /// Sends a signal, and returns the exit code and what was logged.
+    /// Sends a signal, and returns the exit code and the log.
     fn stop(mut self, signal: &str) -> (Option<i32>, String) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill runs").success());
@@ -63,7 +63,7 @@ fn without_a_broker_orders_are_taken_and_either_signal_stops_it_cleanly() {
     for signal in ["-TERM", "-INT"] {
         let program = start(&directory, "");
         assert_eq!(program.post("c"), 201);
-        let mut idle = TcpStream::connect(program.address).expect("connects"); // a client that just sits there
+        let mut idle = TcpStream::connect(program.address).expect("connects"); // an idle client
         idle.write_all(b"GET /orders/").expect("writes");
         let (code, log) = program.stop(signal);
         assert_eq!(code, Some(0), "{log}");
@@ -71,7 +71,7 @@ fn without_a_broker_orders_are_taken_and_either_signal_stops_it_cleanly() {
     }
 }
 
-/// A limit on the size of its files stands for the full disk.
+/// A limit on the size of the program's files replaces a full disk.
 #[test]
 fn a_full_disk_refuses_calls_and_loses_nothing_that_was_answered() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -145,7 +145,7 @@ fn the_log_and_the_health_are_shown_beside_the_running_service() {
     assert_eq!(program.post("dot"), 201);
     let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
     assert!(lines.next().expect("a line").expect("text").contains("dot"));
-    drop(lines); // its reader goes away
+    drop(lines); // closes the pipe
     assert_eq!(program.post("eve"), 201);
     assert_eq!(follow.wait().expect("ends").code(), Some(0));
 

@@ -1,4 +1,4 @@
-//! The program with TLS: who is taken, who is refused, and new certificates without a restart.
+//! Tests of the program with TLS: accepted and refused callers, and new certificates without a restart.
 
 use std::{
     fs,
@@ -72,7 +72,7 @@ fn start(directory: &Path, flags: &[&str]) -> Program {
     let [address, ops] = free_addresses();
     let ops_flag = ["--ops-listen", &ops.to_string()].map(str::to_owned);
     let process = command(directory, address, flags).args(ops_flag).spawn().expect("starts");
-    eventually("it is ready, says a probe without a certificate", || {
+    eventually("a probe without a certificate finds the program ready", || {
         ureq::get(format!("http://{ops}/readyz")).call().is_ok()
     });
     Program { process, address, ops }
@@ -84,12 +84,12 @@ fn free_addresses() -> [SocketAddr; 2] {
 }
 
 impl Program {
-    /// Takes an order over a new connection.
+    /// Creates an order over a new connection.
     async fn order(&self, trusted: &Authority, identity: Option<Identity>) -> Result<(), Status> {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trusted.pem())).domain_name("localhost");
         let tls = identity.into_iter().fold(tls, ClientTlsConfig::identity);
         let endpoint = Channel::from_shared(format!("https://{}", self.address)).expect("an address");
-        let channel = endpoint.tls_config(tls).expect("is taken").connect_lazy();
+        let channel = endpoint.tls_config(tls).expect("accepted").connect_lazy();
         let request = CreateOrderRequest { amount: 500, ..CreateOrderRequest::default() };
         OrderServiceClient::new(channel).create_order(request).await.map(drop)
     }
@@ -104,14 +104,14 @@ async fn calls_are_taken_over_tls_and_new_certificates_without_a_restart() {
     write_server(directory.path(), &ours);
     let program = start(directory.path(), &TLS);
     program.order(&ours, None).await.expect("taken");
-    program.order(&other, None).await.expect_err("the caller does not trust it");
+    program.order(&other, None).await.expect_err("the caller does not trust the certificate");
     let plain = ureq::get(format!("http://{}/readyz", program.address)).call();
     assert!(plain.is_err(), "plain HTTP was answered on the port for TLS");
     let metrics = ureq::get(format!("http://{}/metrics", program.ops)).call().expect("answered");
     assert_eq!(metrics.status(), 200);
 
     fs::write(directory.path().join("server.pem"), "half a file").expect("writes");
-    program.order(&ours, None).await.expect("the old certificate, for as long as the new one is none");
+    program.order(&ours, None).await.expect("the old certificate stays in use while the new one is not valid");
     write_server(directory.path(), &other);
     for _ in 0..100 {
         if program.order(&other, None).await.is_ok() {
@@ -120,7 +120,7 @@ async fn calls_are_taken_over_tls_and_new_certificates_without_a_restart() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     program.order(&other, None).await.expect("taken with the new certificate");
-    program.order(&ours, None).await.expect_err("the old one is gone");
+    program.order(&ours, None).await.expect_err("the old certificate is no longer in use");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +132,7 @@ async fn with_mutual_tls_only_callers_with_a_good_certificate_are_taken() {
     let program = start(directory.path(), &[TLS.as_slice(), &["--tls-client-ca", "callers.pem"]].concat());
     program.order(&ours, Some(client(&callers, 2099))).await.expect("taken");
     program.order(&ours, None).await.expect_err("no certificate");
-    program.order(&ours, Some(client(&stranger, 2099))).await.expect_err("of a wrong authority");
+    program.order(&ours, Some(client(&stranger, 2099))).await.expect_err("signed by a wrong authority");
     program.order(&ours, Some(client(&callers, 2021))).await.expect_err("expired");
 }
 

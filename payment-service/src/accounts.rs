@@ -1,5 +1,6 @@
-//! What the audit compares besides: the payments and the gateway's own statement. Each order charged once at most, what
-//! is completed charged, what is refunded given back, and no money kept for an order that failed or was cancelled.
+//! The audit's extra checks, which compare the payments with the gateway's statement. Each order is charged at most
+//! once, each completed payment is charged there, each refunded one is refunded there, and no money is kept for an
+//! order that failed or was cancelled.
 
 use std::time::SystemTime;
 
@@ -18,21 +19,21 @@ use crate::{
     payment::{Payment, PaymentEvent, State},
 };
 
-/// The orders' ends that leave nothing charged, by the names of their events.
+/// The event types that end an order with nothing charged.
 const UNPAID: [&str; 3] =
     ["orders.events.v1.OrderCancelled", "orders.events.v1.OrderRefunded", "orders.events.v1.OrderPaymentFailed"];
 
-/// The accounts of the payments, up to a moment.
+/// The gateway's statement up to a moment, and the progress of its comparison with the payments.
 pub struct Accounts {
     statement: Statement,
-    /// The next key of the statement that no payment has come for yet.
+    /// The first key of the statement that has not been compared yet. Payments come in the order of their keys.
     next: Option<String>,
     charges: u64,
     refunds: u64,
 }
 
 impl Accounts {
-    /// Tells of the keys before one, and takes that one as accounted for.
+    /// Reports every key before `key`, because no payment has it, and moves on to the first key after it.
     fn pass(&mut self, key: Option<&str>, found: &mut Findings<'_>) -> Result<(), AuditError> {
         while let Some(next) = self.next.take_if(|next| key.is_none_or(|key| next.as_str() <= key)) {
             if Some(next.as_str()) != key {
@@ -77,7 +78,7 @@ fn unreadable(error: rusqlite::Error) -> AuditError {
     AuditError::Extra(format!("cannot read the gateway's ledger: {error}"))
 }
 
-/// Whether a person had the last word: what they say was done elsewhere need not be in the statement.
+/// Returns true if a person reported the last outcome. Money that moved elsewhere need not be in the statement.
 fn is_settled_by_a_person(events: &[Event]) -> bool {
     let outcomes = events.iter().rev().filter_map(|event| {
         match PaymentEvent::decode(&event.payload).map(|decoded| decoded.event) {
@@ -96,12 +97,13 @@ fn is_settled_by_a_person(events: &[Event]) -> bool {
     outcomes.take(1).any(|settled_by| !settled_by.is_empty())
 }
 
-/// How the order has ended, if that leaves nothing charged.
+/// Returns the event type that ended the order, if that end leaves nothing charged.
 fn ended_unpaid(consumed: &[ConsumedRecord]) -> Option<&'static str> {
     UNPAID.into_iter().find(|end| consumed.iter().any(|record| record.event_type == *end))
 }
 
-/// What does not fit together. A call may be under way: money is moved before the payment tells of it, never after.
+/// Returns the contradictions between a payment and the statement. A call may be in flight: money moves before the
+/// payment records it, never after.
 fn discrepancies(payment: &Payment, by_a_person: bool, ended: Option<&str>, lines: &Lines) -> Vec<String> {
     let Lines { charges, refunds, later } = lines;
     let kept = charges.len().saturating_sub(refunds.len());
@@ -126,7 +128,7 @@ fn discrepancies(payment: &Payment, by_a_person: bool, ended: Option<&str>, line
         if line.amount != money.amount() || line.currency_code != money.currency_code() {
             let moved = format!("{} {}", line.currency_code, line.amount);
             wrong.push(format!(
-                "{} is over {moved}, the payment over {money} (in minor units {})",
+                "{} has the amount {moved}, and the payment {money} (in minor units {})",
                 line.reference,
                 money.amount()
             ));
@@ -208,7 +210,7 @@ mod tests {
             (failed(), lines(&[], &[])),
             (payment(State::Voided), lines(&[], &[])),
             (Payment::NeverBegun, lines(&[], &[])),
-            // A call is under way.
+            // A call is in flight.
             (payment(State::Requested), lines(&[], &[])),
             (payment(State::Requested), lines(&["ch_1"], &[])),
             (cancelling.clone(), lines(&["ch_1"], &[])),

@@ -1,4 +1,4 @@
-//! `payments.v1.PaymentService`.
+//! The gRPC service `payments.v1.PaymentService`.
 
 use contracts::proto::payments::v1::{
     self as message, GetPaymentRequest, GetPaymentResponse, ListPaymentsRequest, ListPaymentsResponse, PaymentState,
@@ -7,7 +7,7 @@ use contracts::proto::payments::v1::{
     settle_payment_request::Outcome,
 };
 use oncelog::{
-    aggregate::{Cause, Loaded, Streams},
+    aggregate::{Cause, Listing, Loaded, Streams},
     app::Service as _,
     edge::{CallError, MAX_REQUEST, Page, Place, Violation},
     event::StreamId,
@@ -21,10 +21,10 @@ use crate::{
     payments_table::{self, PaymentsTable, Waiting},
 };
 
-/// The name of the service, as errors name it.
+/// The name of the service in errors.
 const SERVICE: &str = crate::PaymentService::INFO.name;
 
-/// The routes of the service.
+/// Returns the routes of the service.
 pub(crate) fn routes(streams: Streams<PaymentsTable>) -> Routes {
     let service = PaymentServiceServer::new(Payments { streams })
         .max_decoding_message_size(MAX_REQUEST)
@@ -85,10 +85,11 @@ impl Payments {
             Ok(_) => return Err(CallError::Invalid(violations)),
             Err(of_the_page) => return Err(CallError::Invalid([violations, of_the_page].concat())),
         };
-        let mut payments = self.streams.list(payments_table::page(state, &page)).await?;
+        let listing = self.streams.list(payments_table::page(state, &page)).await?;
+        let Listing { entries: mut payments, is_cut } = listing;
         let place =
             |(row, payment): &(StoredRow, Loaded<Payment>)| Place { create_time: payment.create_time, id: row.stream };
-        let next_page_token = page.cut(&mut payments, place);
+        let next_page_token = page.cut(&mut payments, is_cut, place);
         let payments = payments.into_iter().filter_map(|(row, payment)| to_message(row.stream, payment, Some(&row)));
         Ok(ListPaymentsResponse { payments: payments.collect(), next_page_token })
     }
@@ -101,13 +102,13 @@ impl Payments {
                 Rejection::Unknown => unknown(id),
                 Rejection::NotInReview => CallError::Precondition {
                     reason: "NOT_IN_REVIEW",
-                    message: "the payment needs no review, or another outcome answers what is in question",
+                    message: "the payment needs no review, or needs another outcome",
                 },
-                // Only commands of the order and answers of the gateway are ever rejected for these.
+                // Only commands of an order and answers of the gateway are rejected for these reasons.
                 Rejection::OtherAmount { .. } | Rejection::Contradicted => CallError::Internal,
             })
         })?;
-        tracing::info!(order = %id, "a payment was settled by a person");
+        tracing::info!(order = %id, "a person settled a payment");
         to_message(id, payment, None).ok_or_else(|| unknown(id))
     }
 }
@@ -121,7 +122,7 @@ fn order(order_id: &str) -> Result<StreamId, Violation> {
     StreamId::parse(order_id).ok_or_else(malformed)
 }
 
-/// What a person found out, or every field that is wrong.
+/// Reads the outcome that a person found out. Returns a violation for every wrong field.
 fn settlement(request: SettlePaymentRequest) -> Result<(StreamId, Command), Vec<Violation>> {
     let mut violations = Vec::new();
     let id = order(&request.order_id).map_err(|violation| violations.push(violation));
@@ -152,7 +153,7 @@ fn settlement(request: SettlePaymentRequest) -> Result<(StreamId, Command), Vec<
     }
 }
 
-/// The payment as callers see it; `None` if there is none.
+/// Returns the payment as callers see it, or `None` if it was never requested.
 fn to_message(id: StreamId, payment: Loaded<Payment>, row: Option<&StoredRow>) -> Option<message::Payment> {
     let Payment::Known { money, state, .. } = payment.state else { return None };
     let mut shown = message::Payment {

@@ -1,9 +1,10 @@
-//! Charging: takes the payments that are due to the gateway, many at once, and records what it says. What is to be
-//! given back is due like what is to be charged.
+//! Charging: calls the gateway for the payments that are due, many at a time, and records its answers. Refunds are due
+//! in the same way as charges.
 //!
-//! What is due stands in the payments table, put there together with the recorded intent, so a restart forgets
-//! nothing. A crash between the gateway's answer and its record repeats the call under the same key. There is one call
-//! at a time for each payment: a charge that is under way when the order is cancelled ends before the refund begins.
+//! The payments table has the due time of each payment. It is written together with the intent to charge, so a restart
+//! forgets nothing. After a crash between the gateway's answer and its record, the call is repeated under the same key.
+//! A payment has one call at a time: a charge that is in flight when the order is cancelled ends before the refund
+//! begins.
 
 use std::{
     collections::HashSet,
@@ -33,34 +34,35 @@ use crate::{
     payments_table::{self, PaymentsTable, Waiting},
 };
 
-/// How many calls to the gateway are under way at most.
+/// The maximum number of calls to the gateway in flight.
 const CONCURRENCY: usize = 256;
 
-/// How many are left of a full house when it is filled again from a backlog: each look costs as much as some calls.
+/// While there is a backlog, more calls are started only when the calls in flight drop to this number: each query for
+/// due payments costs as much as some calls.
 const REFILLED: usize = CONCURRENCY / 2;
 
-/// How often it is looked for what is due, at least.
+/// The maximum time between two queries for due payments.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long one call may take. Then its outcome is unknown, and it is made again later.
+/// The timeout of one call. After it, the outcome is unknown, and the call is retried later.
 const CALL: Duration = Duration::from_secs(30);
 
-/// The first pause after a call without an answer; each further one is twice as long, up to the longest.
+/// The pause after the first call without an answer. Each further pause is twice as long, up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// After how many attempts without an answer a payment is mentioned in the log, once.
+/// After this number of attempts without an answer, a payment is logged, once.
 const MENTIONED: u32 = 5;
 
-/// How long calls under way are waited for when the service stops; they would be repeated after the next start.
+/// The time for which a stopping service waits for the calls in flight. The others are repeated after the next start.
 const DRAIN: Duration = Duration::from_millis(300);
 
-/// Calls to the gateway, counted and measured.
+/// The metrics of the calls to the gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct Calls {
     made: Family<Outcome, Counter>,
     duration: Histogram,
-    /// How long no call was answered.
+    /// Measures how long no call was answered.
     pub(crate) silence: Silence,
 }
 
@@ -74,9 +76,9 @@ impl Calls {
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let help = "Calls to the payment gateway, by what it said; no_answer will be repeated";
+        let help = "Calls to the payment gateway, by its answer; calls with no_answer are retried";
         registry.register("gateway_calls", help, self.made.clone());
-        registry.register_with_unit("gateway_call_duration", "One call", Unit::Seconds, self.duration.clone());
+        registry.register_with_unit("gateway_call_duration", "Call duration", Unit::Seconds, self.duration.clone());
     }
 
     fn note(&self, began: Instant, answer: Option<&Answer>) {
@@ -104,13 +106,13 @@ pub(crate) struct Charging<G> {
     pub(crate) gateway: Arc<G>,
     pub(crate) calls: Calls,
     pub(crate) spans: Spans,
-    /// The relay's word that the store is the newest one. Nobody is charged before: an older copy may know of
-    /// payments as due that were settled since.
+    /// Turns true once the relay has confirmed that the store is the newest copy. Nothing is charged before: in an
+    /// older copy, payments may be due that have been settled since.
     pub(crate) publisher_confirmed: watch::Receiver<bool>,
 }
 
 impl<G: Gateway> Charging<G> {
-    /// Charges what is due until asked to stop.
+    /// Calls the gateway for what is due, until it has to stop.
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), Infallible> {
         tokio::select! {
             () = stop.requested() => return Ok(()),
@@ -124,7 +126,7 @@ impl<G: Gateway> Charging<G> {
             tokio::select! {
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
-                    let is_settled = is_settled(&mut under_way, ended); // then it makes nothing due
+                    let is_settled = is_settled(&mut under_way, ended); // a settled payment makes nothing due
                     let can_wait = if is_backlog { calls.len() > REFILLED } else { is_settled };
                     if can_wait {
                         continue;
@@ -146,14 +148,14 @@ impl<G: Gateway> Charging<G> {
         Ok(())
     }
 
-    /// Starts calls for what is due. Returns when to look again, and whether there is a backlog.
+    /// Starts the calls that are due. Returns the time until the next query, and true if there is a backlog.
     async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> (Duration, bool) {
         let now = SystemTime::now();
         let limit = limit(under_way);
         let waiting: Vec<_> = match self.streams.rows(payments_table::waiting(now, limit)).await {
             Ok(rows) => rows.iter().filter_map(Waiting::of).collect(),
             Err(error) => {
-                tracing::error!(error = chain(&error), "cannot look for payments that are due");
+                tracing::error!(error = chain(&error), "cannot query the payments that are due");
                 return (LOOK_AGAIN, false);
             }
         };
@@ -168,18 +170,19 @@ impl<G: Gateway> Charging<G> {
     }
 }
 
-/// How many payments have to be looked at to find whatever may be started, and one more if there is one.
+/// Returns the number of payments to query: enough to find every call that can be started, and one more, which shows a
+/// backlog.
 fn limit(under_way: &HashSet<StreamId>) -> usize {
-    // Those under way may come first in the table: they are due until their outcome is recorded.
+    // The payments with a call in flight may come first: they are due until their outcome is recorded.
     CONCURRENCY + under_way.len() + 1
 }
 
-/// What is to be done next.
+/// The calls to start, and the time until the next query.
 #[derive(Debug, PartialEq, Eq)]
 struct Next {
     start: Vec<Waiting>,
     look_again: Duration,
-    /// Whether more is due than there were places for.
+    /// True if more payments are due than could be started.
     is_backlog: bool,
 }
 
@@ -194,10 +197,10 @@ fn next(waiting: &[Waiting], now: SystemTime, under_way: &HashSet<StreamId>, pla
     }
 }
 
-/// How a call ended.
+/// The end of a call.
 struct Ended {
     order: StreamId,
-    /// Whether no further attempt is needed.
+    /// True if no further call is needed.
     settled: bool,
 }
 
@@ -207,7 +210,7 @@ fn is_settled(under_way: &mut HashSet<StreamId>, ended: Result<Ended, tokio::tas
             under_way.remove(&order);
             settled
         }
-        // Its payment stays under way, and so is left alone until the next start.
+        // Its payment counts as in flight, so it is not called for again before the next start.
         Err(error) => {
             tracing::error!(error = %error, "a call to the gateway panicked");
             true
@@ -225,10 +228,11 @@ struct Call<G> {
 }
 
 impl<G: Gateway> Call<G> {
-    /// Ends when the answer is recorded, or the next attempt is set. Returns whether none is needed.
+    /// Calls the gateway, and records the answer or the time of the next attempt. Returns true if no further call is
+    /// needed.
     ///
     /// # Cancellation
-    /// The gateway may have been called. The payment is still due, and is called for again under the same key.
+    /// The gateway may have been called. The payment is still due, and the call is repeated under the same key.
     async fn run(&self) -> bool {
         let order = self.payment.order;
         let payment = match self.streams.load(order).await {
@@ -242,7 +246,7 @@ impl<G: Gateway> Call<G> {
         let before = payment.trace().cloned();
         let Payment::Known { money, order_time, state } = payment.state else { return true };
         let age = order_time.elapsed().unwrap_or_default();
-        let Some(due) = due(&state, age, self.gateway.remembers()) else { return true }; // settled in between
+        let Some(due) = due(&state, age, self.gateway.remembers()) else { return true }; // settled meanwhile
         let attributes = || vec![Attribute::new("order.id", order.to_string())];
         let name = match due {
             Due::Charge | Due::FindOrCharge => "charge",
@@ -252,7 +256,7 @@ impl<G: Gateway> Call<G> {
         let cause = Cause { event: None, trace: span.trace(before.as_ref()) };
         let began = Instant::now();
         let answer = tokio::time::timeout(CALL, self.ask(due, money)).await;
-        let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("nothing within {} s", CALL.as_secs()))));
+        let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("no answer within {} s", CALL.as_secs()))));
         self.calls.note(began, answer.as_ref().ok());
         match answer {
             Ok(answer) => {
@@ -265,7 +269,7 @@ impl<G: Gateway> Call<G> {
                 if self.payment.failed_attempts == MENTIONED {
                     tracing::warn!(%order, attempts = MENTIONED, error = %no_answer, "the gateway does not answer");
                 }
-                tracing::debug!(%order, error = %no_answer, "will be tried again");
+                tracing::debug!(%order, error = %no_answer, "the call to the gateway will be retried");
                 self.postpone().await;
                 false
             }
@@ -274,7 +278,7 @@ impl<G: Gateway> Call<G> {
 
     async fn ask(&self, due: Due, money: Money) -> Result<Answer, NoAnswer> {
         let order = self.payment.order;
-        let lost = || NoAnswer("as a test wants it".to_owned());
+        let lost = || NoAnswer("dropped by a test".to_owned());
         match due {
             Due::Refund => {
                 let refund = fault::around_async(Step::Refund, lost, move || self.gateway.refund(order, money));
@@ -295,12 +299,12 @@ impl<G: Gateway> Call<G> {
     }
 
     async fn find(&self, order: StreamId) -> Result<Found, NoAnswer> {
-        let lost = || NoAnswer("as a test wants it".to_owned());
+        let lost = || NoAnswer("dropped by a test".to_owned());
         fault::around_async(Step::Find, lost, move || self.gateway.find(order)).await
     }
 
-    /// Records what the gateway said, however long the store needs: money has moved. Returns whether the payment needs
-    /// no further call: one that was cancelled meanwhile is to be given back.
+    /// Records the gateway's answer. Retries until the store takes it, because money has moved. Returns true if the
+    /// payment needs no further call. A payment that was cancelled in the meantime does: it has to be refunded.
     async fn record(&self, answer: Answer, cause: &Cause) -> bool {
         let order = self.payment.order;
         let command = Command::from(answer);
@@ -311,12 +315,12 @@ impl<G: Gateway> Call<G> {
             let recorded = fault::around_async(Step::Outcome, lost, move || streams.execute(order, command, cause));
             match recorded.await {
                 Ok(Loaded { state: Payment::Known { state: State::NeedsReview { review, .. }, .. }, .. }) => {
-                    tracing::warn!(%order, review = review.code(), "a payment needs a person: SettlePayment");
+                    tracing::warn!(%order, review = review.code(), "a payment needs a person: call SettlePayment");
                     return true;
                 }
                 Ok(Loaded { state: Payment::Known { state: State::Cancelling { .. }, .. }, .. }) => return false,
                 Ok(_) => {
-                    tracing::debug!(%order, "settled");
+                    tracing::debug!(%order, "the answer of the gateway is recorded");
                     return true;
                 }
                 Err(ExecuteError::Rejected(rejection)) => {
@@ -324,7 +328,7 @@ impl<G: Gateway> Call<G> {
                     return true;
                 }
                 Err(error) => {
-                    tracing::debug!(%order, error = chain(&error), "the outcome is not recorded yet");
+                    tracing::debug!(%order, error = chain(&error), "cannot record the answer of the gateway yet");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -332,7 +336,7 @@ impl<G: Gateway> Call<G> {
         }
     }
 
-    /// Sets the next attempt. If the store can't write even that, the payment stays due, which is safe.
+    /// Sets the time of the next attempt. If the store cannot write it, the payment stays due, which is safe.
     async fn postpone(&self) {
         let Waiting { failed_attempts, .. } = self.payment;
         let pause = LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(failed_attempts.min(16)));

@@ -1,7 +1,7 @@
-//! payment-service: follows `order-events`, keeps one payment for each order, charges it through a gateway, and publishes
-//! what becomes of it to `payment-events`.
+//! payment-service: consumes `order-events`, keeps one payment for each order, charges it through a gateway, and
+//! publishes the events of the payment to `payment-events`.
 //!
-//! Begin with [`payment`], the rules; then [`due`], what is due at the gateway.
+//! Begin with [`payment`]: it has the rules. Then read [`due`]: it decides the next call to the gateway.
 
 mod accounts;
 mod api;
@@ -34,7 +34,7 @@ pub use self::{
     payments_table::unfinished,
 };
 
-/// The service, described.
+/// The description of the service, which the kit runs.
 #[derive(Debug)]
 pub struct PaymentService;
 
@@ -42,7 +42,7 @@ impl Service for PaymentService {
     const INFO: Info = Info {
         name: "payment-service",
         version: env!("CARGO_PKG_VERSION"),
-        about: "Pays orders: follows them on Kafka, charges through a gateway, and publishes what became of each",
+        about: "Charges orders: consumes them from Kafka, calls a payment gateway, and publishes each outcome",
         stream: "order",
         grpc_service: "payments.v1.PaymentService",
         listen: "127.0.0.1:3002",

@@ -1,4 +1,4 @@
-//! The reader of `order-events`: what an event of an order means to its payment.
+//! The reader of `order-events`: turns an event of an order into a command to its payment.
 
 use contracts::orders::OrderEvent;
 use oncelog::{

@@ -1,4 +1,4 @@
-//! What a payment is and how it changes. Pure: no clock, no I/O, no async.
+//! The rules of payments: their state, commands and events. Pure: no clock, no I/O, no async.
 
 use std::time::SystemTime;
 
@@ -6,45 +6,45 @@ use contracts::money::Money;
 pub use contracts::payments::{Decline, PaymentEvent, Review};
 use oncelog::aggregate::Aggregate;
 
-/// What the gateway said became of a charge. It says so once and for all.
+/// The gateway's answer to a charge. It is final.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Receipt {
-    /// It was charged.
+    /// The amount was charged.
     Charged {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         reference: String,
     },
-    /// It was not, and never will be.
+    /// The amount was not charged, and never will be.
     Declined(Decline),
 }
 
-/// What the gateway said when nothing was to stay charged.
+/// The gateway's answer to a refund.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refund {
-    /// What was charged is given back.
+    /// The charge was refunded.
     Refunded {
-        /// The gateway's own name for the refund.
+        /// The gateway's reference for the refund.
         reference: String,
     },
     /// Nothing was charged, and nothing ever will be under this key.
     NothingCharged,
-    /// It will not give the charge back.
+    /// The gateway refuses to refund the charge, with this message.
     Refused(String),
 }
 
-/// What a person found out.
+/// The outcome that a person found out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Settlement {
-    /// It was charged.
+    /// The amount was charged.
     Charged {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         reference: String,
     },
-    /// It was not, and can't be any more.
+    /// The amount was not charged, and cannot be charged any more.
     NotCharged,
-    /// It was given back.
+    /// The charge was refunded.
     Refunded {
-        /// The name of the refund, wherever it was made.
+        /// The reference for the refund, at the gateway or elsewhere.
         reference: String,
     },
 }
@@ -52,29 +52,29 @@ pub enum Settlement {
 /// The code of a payment that failed because a person found that it was never charged.
 pub const NOT_CHARGED: &str = "NOT_CHARGED";
 
-/// What can be asked of a payment.
+/// A command to a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Charge for the order.
     Request {
-        /// What is to be charged.
+        /// The amount to charge.
         money: Money,
-        /// When the order was taken.
+        /// The time at which the order was created.
         order_time: SystemTime,
     },
-    /// Let nothing stay charged: the order is being cancelled.
+    /// Leave nothing charged: the order is being cancelled.
     Cancel,
-    /// Take note of what the gateway said of the charge.
+    /// Record the gateway's answer to the charge.
     RecordCharge(Receipt),
-    /// Take note of what the gateway said of the refund.
+    /// Record the gateway's answer to the refund.
     RecordRefund(Refund),
-    /// Take note that the gateway cannot tell whether it charged.
+    /// Record that the gateway cannot tell whether it charged.
     RequireReview,
-    /// Take note of what a person found out.
+    /// Record the outcome that a person found out.
     Settle {
-        /// What became of the money.
+        /// The outcome.
         settlement: Settlement,
-        /// Who says so.
+        /// The person.
         by: String,
     },
 }
@@ -82,78 +82,78 @@ pub enum Command {
 /// The one payment of an order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Payment {
-    /// Nobody asked for it.
+    /// The payment has no event.
     #[default]
     Unknown,
-    /// The order was cancelled before anything else was known of it.
+    /// The order was cancelled before the payment was requested.
     NeverBegun,
-    /// It was asked for.
+    /// The payment was requested.
     Known {
-        /// What is charged.
+        /// The amount.
         money: Money,
-        /// When the order was taken.
+        /// The time at which the order was created.
         order_time: SystemTime,
-        /// Where it is in its life.
+        /// The current state.
         state: State,
     },
 }
 
-/// Where a payment is in its life.
+/// The state of a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// The gateway has not said what became of it.
+    /// The gateway has not answered yet.
     Requested,
     /// Charged, once.
     Completed {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         gateway_reference: String,
     },
     /// Refused for good.
     Failed(Decline),
-    /// Nothing may stay charged, and the gateway has not said yet that it is so.
+    /// Nothing may stay charged, and the gateway has not confirmed that yet.
     Cancelling {
-        /// The gateway's own name for the charge, if it is known.
+        /// The gateway's reference for the charge, if it is known.
         charge: Option<String>,
     },
     /// Cancelled, and never charged.
     Voided,
-    /// Cancelled, and given back.
+    /// Cancelled, and refunded.
     Refunded {
-        /// The gateway's own name for the charge, if it ever was known.
+        /// The gateway's reference for the charge, if it was ever known.
         charge: Option<String>,
-        /// The gateway's own name for the refund.
+        /// The gateway's reference for the refund.
         refund: String,
     },
-    /// A person has to find out what became of the money.
+    /// A person has to find out what happened to the money.
     NeedsReview {
-        /// What is in question.
+        /// The reason for which a person is needed.
         review: Review,
-        /// Whether the order is being cancelled.
+        /// True if the order is being cancelled.
         cancelled: bool,
-        /// The gateway's own name for the charge, if it is known.
+        /// The gateway's reference for the charge, if it is known.
         charge: Option<String>,
     },
 }
 
-/// Why a payment refuses a command.
+/// The reason for which a payment refuses a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// It was asked for before, with another amount.
+    /// The payment was requested before, with another amount.
     #[error("the payment was requested before with {known}, and now with {asked}")]
     OtherAmount {
-        /// What is to be charged.
+        /// The amount of the payment.
         known: Money,
-        /// What would have been.
+        /// The amount of this request.
         asked: Money,
     },
-    /// Nobody asked for it.
+    /// The payment was never requested.
     #[error("there is no such payment")]
     Unknown,
-    /// The gateway said otherwise before.
-    #[error("the gateway said otherwise before")]
+    /// The gateway gave another answer before.
+    #[error("the gateway gave another answer before")]
     Contradicted,
-    /// No person was asked for that.
-    #[error("the payment needs no review, or another answer")]
+    /// The payment needs no review, or another outcome answers it.
+    #[error("the payment needs no review, or needs another outcome")]
     NotInReview,
 }
 
@@ -200,7 +200,7 @@ impl State {
             Self::Requested | Self::Completed { .. } | Self::NeedsReview { cancelled: false, .. } => {
                 vec![PaymentEvent::CancellationRequested]
             }
-            // Nothing is charged and nothing will be, or it is being seen to.
+            // Nothing is charged and nothing will be, or the cancellation has begun.
             Self::Failed(_)
             | Self::Cancelling { .. }
             | Self::Voided
@@ -248,7 +248,7 @@ impl State {
             Self::Requested | Self::Cancelling { charge: None } => {
                 vec![PaymentEvent::ReviewRequired(Review::ChargeUnknown)]
             }
-            // It became known in between.
+            // The answer has become known in between.
             Self::Completed { .. }
             | Self::Failed(_)
             | Self::Cancelling { charge: Some(_) }
@@ -275,7 +275,7 @@ impl State {
             (Self::NeedsReview { review: Review::RefundRefused(_), .. }, Settlement::Refunded { reference }) => {
                 Ok(vec![PaymentEvent::Refunded { gateway_reference: reference.clone(), settled_by }])
             }
-            // Said before.
+            // The same outcome was reported before.
             (known, Settlement::Charged { reference }) if known.charge() == Some(reference) => Ok(Vec::new()),
             (Self::Failed(Decline { code, .. }), Settlement::NotCharged) if code == NOT_CHARGED => Ok(Vec::new()),
             (Self::Voided, Settlement::NotCharged) => Ok(Vec::new()),
@@ -286,7 +286,7 @@ impl State {
         }
     }
 
-    /// The gateway's own name for the charge, where one is known.
+    /// Returns the gateway's reference for the charge, if one is known.
     pub fn charge(&self) -> Option<&String> {
         match self {
             Self::Completed { gateway_reference } => Some(gateway_reference),
@@ -470,7 +470,7 @@ mod tests {
         assert!(matches!(&not_charged[..], [PaymentEvent::Failed { decline, .. }] if decline.code == NOT_CHARGED));
         given::<Payment>([&unknown[..], &not_charged].concat()).when(settle(Settlement::NotCharged)).then([]);
 
-        // Cancelled meanwhile.
+        // The order was cancelled in the meantime.
         let cancelled = [&unknown[..], &[CancellationRequested]].concat();
         given::<Payment>(&cancelled)
             .when(settle(Settlement::NotCharged))

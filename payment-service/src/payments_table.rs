@@ -1,4 +1,4 @@
-//! The read table of payments: which of them are due, and when.
+//! The read table of payments, for lists and for the payments that are due.
 
 use std::time::SystemTime;
 
@@ -35,7 +35,7 @@ impl ReadTable for PaymentsTable {
         indexes: &[&[DUE_TIME], &[CREATE_TIME], &[STATE, CREATE_TIME]],
     });
 
-    /// A payment is due from its newest event on: a refund at once, however long the charge was to wait.
+    /// A payment is due at the time of its newest event. So a refund is due at once, even if the charge was postponed.
     fn row(payment: &Loaded<Payment>) -> Option<Row> {
         let Payment::Known { state, .. } = &payment.state else { return None };
         let due = matches!(state, State::Requested | State::Cancelling { .. }).then_some(payment.update_time);
@@ -81,8 +81,8 @@ impl Waiting {
     }
 }
 
-/// Selects up to `limit` payments that wait for the gateway, those that are due first. The first one that is not due yet
-/// is the last.
+/// Selects up to `limit` payments that wait for the gateway, in the order of their due time. The last one is the first
+/// that is not due yet.
 pub(crate) fn waiting(now: SystemTime, limit: usize) -> Query {
     Query::all().oldest_first(DUE_TIME).through(now).limit(limit)
 }
@@ -170,13 +170,13 @@ mod tests {
         };
         let due = |limit| by(start + second * 99, limit);
         assert_eq!(due(9), [orders[1], orders[2], orders[0]]);
-        assert_eq!(by(start, 9), [orders[1], orders[2]], "one is due, and then comes the next");
+        assert_eq!(by(start, 9), [orders[1], orders[2]], "one is due, and the next one follows");
         assert_eq!(due(1), [orders[1]]);
 
         postpone(&store, orders[1], start + second * 9);
         assert_eq!(due(9), [orders[2], orders[0], orders[1]]);
         let rows = store.rows_blocking(&waiting(start + second * 99, 9)).expect("reads");
-        let last = Waiting::of(&rows[2]).expect("it waits");
+        let last = Waiting::of(&rows[2]).expect("it is due");
         assert_eq!((last.failed_attempts, last.due), (1, start + second * 9));
 
         let completed = PaymentEvent::Completed { gateway_reference: "ch".to_owned(), settled_by: String::new() };
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(unfinished(&store).expect("reads").len(), 2);
     }
 
-    /// The log gives the same rows as the events did one by one, and the attempts stay.
+    /// A rebuild from the log gives the same rows as the single appends, and keeps the attempts.
     #[test]
     fn a_rebuild_gives_the_same_table_with_its_attempts() {
         let directory = tempfile::tempdir().expect("a directory");

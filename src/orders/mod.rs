@@ -1,4 +1,4 @@
-//! Orders: the events of `order-events`, as Rust sees them.
+//! The events of the topic `order-events`, as Rust types.
 
 mod codec;
 
@@ -16,47 +16,47 @@ pub const TOPIC: TopicSpec = TopicSpec {
     descriptors: proto::orders::DESCRIPTORS,
 };
 
-/// What can happen to an order.
+/// An event of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OrderEvent {
-    /// It was taken.
+    /// The order was created.
     Created(Details),
-    /// Its payment was completed.
+    /// The payment was completed.
     Paid {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         gateway_reference: String,
     },
-    /// Its payment failed for good.
+    /// The payment failed for good.
     PaymentFailed(PaymentFailure),
-    /// Somebody wants it cancelled.
+    /// The cancellation of the order was requested.
     CancellationRequested,
-    /// It is cancelled, and was never charged.
+    /// The order is cancelled, and was never charged.
     Cancelled,
-    /// It is cancelled, and its charge was given back.
+    /// The order is cancelled, and its charge was refunded.
     Refunded {
-        /// The gateway's own name for the refund.
+        /// The gateway's reference for the refund.
         gateway_reference: String,
     },
 }
 
-/// What an order is about, as its creator said it.
+/// The details of an order, as its creator gave them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Details {
-    /// What it costs.
+    /// The price.
     pub money: Money,
-    /// The id under which its creation may be repeated; empty if none was given.
+    /// The id that makes repeated calls idempotent; empty if none was given.
     pub request_id: String,
-    /// The caller's name for the customer; empty if none was given.
+    /// The caller's id of the customer; empty if none was given.
     pub customer_id: String,
-    /// What the caller attached.
+    /// The entries that the caller attached.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Why a payment failed.
+/// The reason for which a payment failed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PaymentFailure {
-    /// From the gateway's closed list, such as `CARD_DECLINED`.
+    /// The code, from the gateway's closed list, such as `CARD_DECLINED`.
     pub code: String,
-    /// For a person.
+    /// The reason in words.
     pub message: String,
 }

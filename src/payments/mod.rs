@@ -1,4 +1,4 @@
-//! Payments: the events of `payment-events`, as Rust sees them.
+//! The events of the topic `payment-events`, as Rust types.
 
 mod codec;
 
@@ -16,26 +16,26 @@ pub const TOPIC: TopicSpec = TopicSpec {
     descriptors: proto::payments::DESCRIPTORS,
 };
 
-/// What can happen to a payment. `settled_by` names the person who said so; empty if it was the gateway.
+/// An event of a payment. `settled_by` names the person who reported the outcome; it is empty if the gateway did.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PaymentEvent {
-    /// The intent to charge was recorded. No money moves before.
+    /// The intent to charge was recorded. No money moves before this event.
     Requested {
-        /// What is to be charged.
+        /// The amount to charge.
         money: Money,
-        /// When the order was taken: no call to the gateway came before, whatever store recorded it.
+        /// The time at which the order was created. The gateway was not called for it before, from any store.
         order_time: SystemTime,
     },
-    /// It was charged.
+    /// The amount was charged.
     Completed {
-        /// The gateway's own name for the charge.
+        /// The gateway's reference for the charge.
         gateway_reference: String,
         /// See [`PaymentEvent`].
         settled_by: String,
     },
-    /// It was not charged, and never will be.
+    /// The amount was not charged, and never will be.
     Failed {
-        /// Why.
+        /// The reason.
         decline: Decline,
         /// See [`PaymentEvent`].
         settled_by: String,
@@ -47,32 +47,32 @@ pub enum PaymentEvent {
         /// See [`PaymentEvent`].
         settled_by: String,
     },
-    /// The order is cancelled; the charge was given back.
+    /// The order is cancelled; the charge was refunded.
     Refunded {
-        /// The gateway's own name for the refund.
+        /// The gateway's reference for the refund.
         gateway_reference: String,
         /// See [`PaymentEvent`].
         settled_by: String,
     },
-    /// A person has to find out what became of the money.
+    /// A person has to find out what happened to the money.
     ReviewRequired(Review),
 }
 
-/// Why the gateway refused for good.
+/// The reason for which the gateway refused for good.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Decline {
-    /// From a closed list, such as `CARD_DECLINED`.
+    /// The code, from a closed list, such as `CARD_DECLINED`.
     pub code: String,
-    /// For a person.
+    /// The reason in words.
     pub message: String,
 }
 
-/// What a person has to find out.
+/// The reason for which a person has to look into a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Review {
-    /// Whether the gateway has charged: it can't tell any more.
+    /// The gateway can no longer tell whether it charged.
     ChargeUnknown,
-    /// How the charge is given back: the gateway refuses to, for this reason.
+    /// The gateway refuses to refund the charge. Holds the gateway's message.
     RefundRefused(String),
 }
 
@@ -80,7 +80,7 @@ const CHARGE_UNKNOWN: &str = "CHARGE_UNKNOWN";
 const REFUND_REFUSED: &str = "REFUND_REFUSED";
 
 impl Review {
-    /// The word for it in the contracts.
+    /// Returns the code of the reason in the contracts.
     pub fn code(&self) -> &'static str {
         match self {
             Self::ChargeUnknown => CHARGE_UNKNOWN,
@@ -88,7 +88,7 @@ impl Review {
         }
     }
 
-    /// The same for a person.
+    /// Returns the reason in words.
     pub fn message(&self) -> &str {
         match self {
             Self::ChargeUnknown => "the gateway cannot tell whether it charged",

@@ -1,7 +1,5 @@
 //! The calls, over gRPC (`shipping.v1.ShippingService`) and HTTP (`/shipments`). Both use the functions of [`Shipments`].
 
-use std::time::Duration;
-
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, FromRequest as _, Path, Request, State},
@@ -26,9 +24,6 @@ use crate::{
     },
     shipment::{Command, Rejection, Shipment},
 };
-
-/// The longest time that the body of an HTTP request may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the routes of the service, gRPC and HTTP.
 pub(crate) fn routes(streams: Streams<NoTable<Shipment>>) -> (Routes, Router) {
@@ -154,18 +149,14 @@ struct ShipBody {
     tracking_code: String,
 }
 
-/// Reads the body of a request. A body that cannot be read gets an answer of the same form as any other bad call.
+/// Reads the body of a request. The error of a bad body has the same form as any other error.
 async fn read(request: Request) -> Result<ShipBody, CallError> {
-    let bad = |description: String| CallError::Invalid(vec![Violation::new("body", description)]);
-    match tokio::time::timeout(BODY_TIMEOUT, Json::from_request(request, &())).await {
-        Ok(Ok(Json(body))) => Ok(body),
-        Ok(Err(rejection)) => Err(match rejection.status() {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => CallError::MediaType { expected: "application/json" },
-            StatusCode::PAYLOAD_TOO_LARGE => CallError::TooLarge { limit: MAX_REQUEST },
-            _ => bad(rejection.body_text()),
-        }),
-        Err(_elapsed) => Err(bad("did not arrive in time".to_owned())),
-    }
+    let Json(body) = Json::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => CallError::MediaType { expected: "application/json" },
+        StatusCode::PAYLOAD_TOO_LARGE => CallError::TooLarge { limit: MAX_REQUEST },
+        _ => CallError::Invalid(vec![Violation::new("body", rejection.body_text())]),
+    })?;
+    Ok(body)
 }
 
 /// Returns the shipment as JSON, without empty fields.

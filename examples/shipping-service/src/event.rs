@@ -121,7 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_reason_is_an_error() {
+    fn malformed_bytes_and_an_unknown_reason_are_errors() {
+        assert!(matches!(ShippingEvent::decode(b"\xff\xff"), Err(PayloadError::Malformed(_))));
         let reason = "FLOODED".to_owned();
         let event = Some(Event::ShipmentCalledOff(message::ShipmentCalledOff { reason }));
         let bytes = message::ShippingEvent { event, ..Default::default() }.encode_to_vec();

@@ -8,10 +8,9 @@ use oncelog::{
     Service as _, TopicSpec,
     aggregate::{Envelope, Payload},
     app::NoArgs,
-    embedded::{EmbeddedBroker, Received},
+    embedded::EmbeddedBroker,
     event::{Event, EventId, Position, StreamId, Version, now},
-    kafka::record::{Record, Source},
-    testing::{RunningService, eventually, publish, read_until},
+    testing::{Received, Record, RunningService, Source, eventually, publish, read_until},
 };
 use serde_json::{Value, json};
 use shipping_service::{

@@ -8,18 +8,18 @@ use crate::{
     runtime::trace_context::TraceContext,
 };
 
-/// An aggregate together with what its stream tells about it.
+/// An aggregate, with the version, times and causes of its stream.
 #[derive(Clone, Debug)]
 pub struct Loaded<A> {
     /// The state, with every event applied.
     pub state: A,
-    /// How many events that was.
+    /// The number of applied events.
     pub version: Version,
-    /// When the first one happened.
+    /// The time of the first event.
     pub create_time: SystemTime,
-    /// When the newest one happened.
+    /// The time of the newest event.
     pub update_time: SystemTime,
-    /// The causes recorded so far: an event that is among them has had its effect.
+    /// The causes recorded so far. An event of another service that is among them already had its effect.
     causes: Vec<EventId>,
     /// The trace that the newest event belongs to.
     trace: Option<TraceContext>,
@@ -39,14 +39,14 @@ impl<A: Aggregate> Default for Loaded<A> {
 }
 
 impl<A: Aggregate> Loaded<A> {
-    /// Folds a stream as the store holds it.
+    /// Folds the stored events of a stream.
     pub fn fold(events: &[Event]) -> Result<Self, LoadError> {
         let mut loaded = Self::default();
         events.iter().try_for_each(|event| loaded.apply(event))?;
         Ok(loaded)
     }
 
-    /// Folds the stream's next event.
+    /// Applies the next event of the stream.
     pub fn apply(&mut self, event: &Event) -> Result<(), LoadError> {
         let Decoded { event: payload, .. } = A::Event::decode(&event.payload)
             .map_err(|source| LoadError::Payload { position: event.position.0, source })?;
@@ -55,20 +55,20 @@ impl<A: Aggregate> Loaded<A> {
         Ok(())
     }
 
-    /// The trace context of the newest event.
+    /// Returns the trace context of the newest event.
     pub fn trace(&self) -> Option<&TraceContext> {
         self.trace.as_ref()
     }
 
-    /// Whether the stream has any event.
+    /// Returns whether the stream has any event.
     pub fn exists(&self) -> bool {
         self.version > Version::NONE
     }
 
-    /// Decides a command, takes what it leads to as having happened, and returns it for the store.
+    /// Decides a command, applies the resulting events, and returns them for the store.
     ///
-    /// A cause that the stream has seen before leads to nothing. A command that comes with no trace of its
-    /// own goes on with the stream's.
+    /// A cause that was recorded before results in no events. A command without a trace of its own continues the trace
+    /// of the stream.
     pub fn execute(
         &mut self,
         stream: StreamId,
@@ -111,7 +111,7 @@ impl<A: Aggregate> Loaded<A> {
     }
 }
 
-/// Decides what a command leads to: nothing, if its cause is among those that have had their effect.
+/// Decides a command. Returns no events if its cause is among the recorded causes, because it already had its effect.
 pub fn decide_once<A: Aggregate>(
     state: &A,
     causes: &[EventId],

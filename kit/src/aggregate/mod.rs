@@ -1,4 +1,4 @@
-//! The domain's side of the kit: what a domain is, and the one way in which it changes.
+//! The domain's side of the kit: the traits of a domain, and the only way to change its streams.
 //!
 //! A domain implements [`Aggregate`], its events implement [`Payload`]. [`Streams`] loads a stream, decides a command,
 //! and appends the events.
@@ -12,7 +12,7 @@ use std::time::SystemTime;
 pub use self::{
     loaded::{Loaded, decide_once},
     read_table::{NoTable, ReadTable},
-    streams::Streams,
+    streams::{Listing, Streams},
 };
 use crate::{
     event::{EventId, StreamId, Version},
@@ -22,44 +22,44 @@ use crate::{
 
 /// A domain: pure rules over the events of one stream. No clock, no I/O, no async.
 pub trait Aggregate: Default + Send + 'static {
-    /// What can happen.
+    /// The events of the domain.
     type Event: Payload;
-    /// What can be asked for.
+    /// The commands of the domain.
     type Command: Sync;
-    /// Why the answer may be no.
+    /// The reasons to reject a command.
     type Rejection: std::fmt::Display;
 
-    /// Decides what a command leads to, given all that has happened so far.
+    /// Decides which events a command results in, given the current state.
     ///
-    /// No events means that there is nothing to do, most often because it was done before.
+    /// No events means that there is nothing to do, usually because the command is a repeat.
     fn decide(&self, command: &Self::Command) -> Result<Vec<Self::Event>, Self::Rejection>;
 
-    /// Folds one recorded event into the state. It cannot fail: the event is history.
+    /// Applies one recorded event to the state. This cannot fail, because the event has already happened.
     fn apply(&mut self, event: &Self::Event);
 }
 
-/// How a domain's event becomes the message that is stored and published, and back.
+/// Converts an event of a domain to the message that is stored and published, and back.
 pub trait Payload: Sized + Send {
-    /// The full name of the message, such as `orders.events.v1.OrderCreated`.
+    /// Returns the full name of the message, such as `orders.events.v1.OrderCreated`.
     fn event_type(&self) -> &'static str;
 
-    /// The encoded message. The same event under the same envelope gives the same bytes.
+    /// Encodes the message. The same event with the same envelope always results in the same bytes.
     fn encode(&self, envelope: &Envelope) -> Vec<u8>;
 
     /// Decodes a message.
     fn decode(payload: &[u8]) -> Result<Decoded<Self>, PayloadError>;
 }
 
-/// A decoded message: the event, and what the message says about itself.
+/// A decoded message: the event and its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded<E> {
     /// The event.
     pub event: E,
-    /// The fields that every message carries; `None` for messages without them.
+    /// The envelope; `None` for messages without one.
     pub envelope: Option<DecodedEnvelope>,
 }
 
-/// The fields that a message carries besides the event itself, as they were sent: [`Envelope`] before any check.
+/// The fields of a message besides the event itself, as they were received. Unlike [`Envelope`], they are not validated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DecodedEnvelope {
     /// The id of the event.
@@ -71,86 +71,86 @@ pub struct DecodedEnvelope {
 }
 
 impl<E> From<E> for Decoded<E> {
-    /// A message that carries nothing but the event.
+    /// Creates a decoded message without an envelope.
     fn from(event: E) -> Self {
         Self { event, envelope: None }
     }
 }
 
-/// What every message carries besides the event itself.
+/// The fields of every message besides the event itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// The event's name.
+    /// The id of the event.
     pub id: EventId,
-    /// Whom it happened to.
+    /// The stream of the event.
     pub stream: StreamId,
-    /// Its place in the stream.
+    /// The version of the stream after the event.
     pub version: Version,
-    /// When it was decided.
+    /// The time at which the event was decided.
     pub time: SystemTime,
 }
 
-/// Why bytes are no event of this program.
+/// The reason why bytes cannot be decoded as an event.
 #[derive(Debug, thiserror::Error)]
 pub enum PayloadError {
-    /// Not an encoded message of that type at all.
+    /// The bytes are not an encoded message of the type.
     #[error("the value is not a valid message")]
     Malformed(#[from] prost::DecodeError),
-    /// The message is of a kind that came after this program.
+    /// The event is of a type that a newer version of the program has added.
     #[error("the event is newer than this program")]
     Newer,
-    /// A field holds what the contract excludes.
+    /// A field has a value that the contract does not allow.
     #[error("field {field}: {problem}")]
     Field {
-        /// The field, as the contract names it.
+        /// The name of the field in the contract.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem, phrased to follow `field {field}: `.
         problem: String,
     },
 }
 
 impl PayloadError {
-    /// A field of the message breaks the contract.
+    /// Creates the error of a field that breaks the contract.
     pub fn field(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Field { field, problem: problem.into() }
     }
 }
 
-/// What led to a command; recorded with the events it leads to.
+/// The cause of a command. It is recorded with the resulting events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
-    /// The event of another service, when it was one.
+    /// The event of another service; `None` for a command of a caller.
     pub event: Option<EventId>,
-    /// The W3C trace context it came with.
+    /// The W3C trace context of the command.
     pub trace: Option<TraceContext>,
 }
 
-/// Why a stream could not be loaded.
+/// A stream could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// An event in the store is not what the program expects there.
+    /// A stored event cannot be decoded.
     #[error("cannot read the event at position {position}")]
     Payload {
         /// The position of the event.
         position: u64,
-        /// What is wrong with it.
+        /// The error of the decoding.
         source: PayloadError,
     },
 }
 
-/// Why a command was not executed.
+/// A command was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError<R> {
-    /// The domain said no. Nothing was stored.
+    /// The domain rejected the command. Nothing was stored.
     #[error("the command was rejected")]
     Rejected(R),
     /// The stream could not be loaded. Nothing was stored.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The events could not be stored; [`CommitError`] tells what is certain.
+    /// The events were not stored, or may not have been. See [`CommitError`].
     #[error(transparent)]
     Commit(CommitError),
 }

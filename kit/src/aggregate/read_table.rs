@@ -8,13 +8,13 @@ use crate::{
     store::{BoxError, Row, Table, TableSource},
 };
 
-/// A table for questions that the fold of one stream cannot answer, such as lists.
+/// A table for queries over many streams, such as lists.
 ///
 /// The row of a stream is computed from the folded aggregate after its newest event, and is committed together with
-/// that event. So it needs no statement, reads nothing, and is written once for a batch of events.
+/// that event. So a service writes no SQL, and a batch of events writes each row once.
 ///
-/// What no event describes, such as the time of a next attempt, is in [kept](crate::store::Column::kept) columns, which
-/// a [`RowUpdate`](crate::store::RowUpdate) changes.
+/// Data that no event describes, such as the time of the next attempt, is in [kept](crate::store::Column::kept)
+/// columns. A [`RowUpdate`](crate::store::RowUpdate) changes them.
 pub trait ReadTable: Send + Sync + 'static {
     /// The domain whose streams have rows.
     type Domain: Aggregate;
@@ -25,7 +25,7 @@ pub trait ReadTable: Send + Sync + 'static {
     /// Computes the row of a stream; `None` for no row.
     fn row(aggregate: &Loaded<Self::Domain>) -> Option<Row>;
 
-    /// The table together with the function that computes its rows from events.
+    /// Returns the table together with the function that computes its rows from events.
     #[doc(hidden)]
     fn source() -> Option<TableSource> {
         Self::TABLE.map(|table| TableSource { table, row: row_of::<Self> })

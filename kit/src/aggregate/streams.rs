@@ -1,4 +1,4 @@
-//! The one way in which a domain changes: load, decide, append, and again on a conflict.
+//! The only way to change a stream: load it, decide a command, append the events, and retry after a conflict.
 
 use std::marker::PhantomData;
 
@@ -20,34 +20,44 @@ impl<T> Clone for Streams<T> {
     }
 }
 
+/// Aggregates with their rows.
+#[derive(Clone, Debug)]
+pub struct Listing<A> {
+    /// The rows, each with its aggregate.
+    pub entries: Vec<(StoredRow, Loaded<A>)>,
+    /// Whether there are more, which would have made the list too large.
+    pub is_cut: bool,
+}
+
 type RejectionOf<T> = <<T as ReadTable>::Domain as Aggregate>::Rejection;
 type CommandOf<T> = <<T as ReadTable>::Domain as Aggregate>::Command;
 
 impl<T: ReadTable> Streams<T> {
-    /// The streams of a store that was opened with the same read table.
+    /// Creates the streams of a store that was opened with the same read table.
     pub fn new(store: Store) -> Self {
         Self { store, table: PhantomData }
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Loads the aggregate of a stream, with every commit answered so far.
+    /// Loads the aggregate of a stream, with every commit that was answered before.
     pub async fn load(&self, stream: StreamId) -> Result<Loaded<T::Domain>, LoadError> {
         Loaded::fold(&self.store.read_stream(stream).await?)
     }
 
-    /// Loads the aggregate of a stream and its row, both of the same moment.
+    /// Loads the aggregate of a stream and its row from the same snapshot.
     pub async fn load_with_row(&self, stream: StreamId) -> Result<(Loaded<T::Domain>, Option<StoredRow>), LoadError> {
         let (events, row) = self.store.read_stream_with_row(stream).await?;
         Ok((Loaded::fold(&events)?, row))
     }
 
-    /// Executes a command on a stream. Loads, decides and appends, and does so again when another commit came between.
+    /// Executes a command on a stream: loads the stream, decides, and appends the events. If another commit has changed
+    /// the stream in between, this is repeated.
     ///
-    /// Returns the aggregate after the command, once everything it rests on is synced to disk.
+    /// Returns the aggregate after the command, once all of its events are synced to disk.
     ///
     /// # Cancellation
     /// If the future is dropped, all of the events may be stored, or none.
@@ -60,7 +70,7 @@ impl<T: ReadTable> Streams<T> {
         self.attempt(stream, command, cause, self.load(stream).await?).await
     }
 
-    /// [`execute`](Self::execute) for a stream that is most likely new: does not read it first.
+    /// [`execute`](Self::execute) for a stream that most likely has no events yet. It is not read first.
     ///
     /// # Cancellation
     /// As for [`execute`](Self::execute).
@@ -110,10 +120,11 @@ impl<T: ReadTable> Streams<T> {
         self.store.rows(query).await
     }
 
-    /// Returns rows of the read table, each with the aggregate of its stream at the same moment.
-    pub async fn list(&self, query: Query) -> Result<Vec<(StoredRow, Loaded<T::Domain>)>, LoadError> {
-        let rows = self.store.rows_with_events(query).await?;
-        rows.into_iter().map(|(row, events)| Ok((row, Loaded::fold(&events)?))).collect()
+    /// Returns rows of the read table, each with the aggregate of its stream from the same snapshot. A long list is cut.
+    pub async fn list(&self, query: Query) -> Result<Listing<T::Domain>, LoadError> {
+        let (rows, is_cut) = self.store.rows_with_events(query).await?;
+        let entries = rows.into_iter().map(|(row, events)| Ok((row, Loaded::fold(&events)?)));
+        Ok(Listing { entries: entries.collect::<Result<_, LoadError>>()?, is_cut })
     }
 
     /// Changes columns of a row that no event describes.

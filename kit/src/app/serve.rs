@@ -8,7 +8,14 @@ use tokio::{net::TcpListener, sync::watch};
 use super::{Config, Context, Part, Parts, Service};
 use crate::{
     aggregate::{ReadTable as _, Streams},
-    edge::{health::Health, listener, metrics::Metrics, tls::Tls},
+    edge::{
+        connections::{self, Audience, Settings},
+        guard::Guard,
+        health::Health,
+        listener,
+        metrics::Metrics,
+        tls::Tls,
+    },
     inbox::{Inbox, dead_letters},
     kafka::{args::KafkaArgs, cluster::Cluster},
     relay::{Publication, Relay},
@@ -82,6 +89,7 @@ struct Assembled<S: Service> {
     before_listener: Vec<Part>,
     after_inbox: Vec<Part>,
     spans: Spans,
+    callers: Settings,
 }
 
 async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster) -> Result<Assembled<S>, Failure> {
@@ -105,6 +113,8 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
         health = health.with_dependency(name, silence);
     }
     let routes = listener::routes(grpc, S::TOPIC.descriptors, http, S::INFO.name, &health, &metrics);
+    let guard = Guard { service: S::INFO.name, is_loopback: config.listen.ip().is_loopback() };
+    let callers = Settings { audience: Audience::Callers(guard), idle_timeout: config.callers.idle_timeout };
     let tls = Tls::open(&config.callers.tls)?;
     let ops = match config.callers.ops_listen {
         Some(address) => Some((listener::bind(address, "--ops-listen").await?, listener::ops(&health, &metrics))),
@@ -137,6 +147,7 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
         before_listener,
         after_inbox,
         spans,
+        callers,
     })
 }
 
@@ -145,7 +156,8 @@ impl<S: Service> Assembled<S> {
     ///
     /// Events that are not published by then are published after the next start.
     async fn supervise(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Failure> {
-        let Self { health, metrics, routes, tls, ops, inbox, relay, publisher_confirmed, spans, .. } = self;
+        let Self { health, metrics, routes, tls, ops, inbox, relay, publisher_confirmed, spans, callers, .. } = self;
+        let probes = Settings { audience: Audience::Probes, ..callers };
         let mut service = Supervisor::new(shutdown);
         service.task("health", |stop| health.run(metrics, stop));
         for part in self.before_listener {
@@ -153,10 +165,10 @@ impl<S: Service> Assembled<S> {
         }
         service.task("listener", |stop| async move {
             listener::wait_for_cluster(publisher_confirmed, &stop).await;
-            listener::serve(listener, routes, tls, stop).await
+            connections::serve(listener, routes, tls, callers, stop).await
         });
         if let Some((listener, routes)) = ops {
-            service.task("ops listener", |stop| listener::serve(listener, routes, None, stop));
+            service.task("ops listener", |stop| connections::serve(listener, routes, None, probes, stop));
         }
         if let Some(inbox) = inbox {
             service.thread("inbox", |stop| inbox.run(stop));

@@ -1,4 +1,4 @@
-//! What a caller is told when a call fails: the same over gRPC (`google.rpc.Status`) and HTTP (RFC 9457).
+//! The errors that a caller receives. They are the same over gRPC (`google.rpc.Status`) and HTTP (RFC 9457).
 
 use std::time::Duration;
 
@@ -17,90 +17,106 @@ use crate::{
     store::{CommitError, ReadError},
 };
 
-/// When a call that was refused for want of room or disk may be made again.
+/// The delay after which a caller may retry a call that was refused for overload, a failed store or a stop.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why a call failed, in the caller's terms. What went wrong inside stays in the log.
+/// The reason why a call failed, in the caller's terms. Internal details are only in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The request is wrong: every bad field, and what is wrong with it.
+    /// The request is invalid. Lists every invalid field.
     #[error("the request is invalid: {}", listed(.0))]
     Invalid(Vec<Violation>),
-    /// There is no such thing.
+    /// The requested object does not exist.
     #[error("there is no {what} {id}")]
     NotFound {
-        /// What was asked for, such as `order`.
+        /// The word for the object, such as `order`.
         what: &'static str,
-        /// Its id.
+        /// The id of the object.
         id: String,
     },
-    /// The request id was used before with other fields.
+    /// The request id was used before, with other values of some fields.
     #[error("request_id was used before, with other values of: {}", differing.join(", "))]
     RequestIdReused {
         /// The fields that differ.
         differing: Vec<&'static str>,
     },
-    /// Things are not as the call needs them to be.
+    /// The state of the object does not allow the call.
     #[error("{message}")]
     Precondition {
-        /// The reason, as a word for programs.
+        /// The reason, as a constant for programs.
         reason: &'static str,
-        /// The same for a person.
+        /// The reason, as a sentence for a person.
         message: &'static str,
     },
     /// The body is larger than any valid one.
     #[error("the body must be at most {limit} bytes")]
     TooLarge {
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The body is not of the type that is asked for.
+    /// The body does not have the required content type.
     #[error("the content type must be {expected}")]
     MediaType {
-        /// The type that is asked for.
+        /// The required content type.
         expected: &'static str,
     },
+    /// gRPC came over HTTP/1.1, most likely through a proxy without HTTP/2. Its status could not be sent back.
+    #[error("gRPC needs HTTP/2 from end to end; nothing was done")]
+    HttpVersion,
+    /// The request names no host, more than one, or an invalid one.
+    #[error("the request must name one host")]
+    InvalidHost,
+    /// The request is for another host.
+    #[error("{host} is not served here; nothing was done")]
+    Misdirected {
+        /// The host that the request names.
+        host: String,
+    },
+    /// A browser has sent the request for a page of another site.
+    #[error("a page of another site must not change anything; nothing was done")]
+    CrossSite,
     /// Nothing is served under this path and method.
     #[error("there is nothing at this path")]
     NoRoute,
-    /// The path is served, the method isn't.
+    /// The path exists, but not with this method.
     #[error("this method is not allowed here")]
     Method,
-    /// Too much is under way; nothing was done.
+    /// Too many calls are in flight. Nothing was done.
     #[error("too many calls at once; nothing was done, try again")]
     Overloaded,
-    /// The store cannot write. It may or may not have happened.
-    #[error("the service cannot write just now; only a repeat with the same request_id is safe")]
+    /// The store cannot write. The call may or may not have had its effect.
+    #[error("the service cannot write at the moment; only a repeat with the same request_id is safe")]
     Unavailable,
-    /// The service stops. Nothing was done.
+    /// The service is stopping. Nothing was done.
     #[error("the service is stopping; call again")]
     Stopping,
-    /// The time that the caller gave is over. It may or may not have happened.
-    #[error("the deadline is over; only a repeat with the same request_id is safe")]
+    /// The caller's deadline has passed. The call may or may not have had its effect.
+    #[error("the deadline has passed; only a repeat with the same request_id is safe")]
     DeadlineExceeded,
-    /// A fault of ours.
+    /// An internal error of the service.
     #[error("internal error")]
     Internal,
 }
 
-/// One bad field.
+/// An invalid field of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// The field's path, such as `amount` or `metadata["colour"]`.
+    /// The path of the field, such as `amount` or `metadata["colour"]`.
     pub field: String,
-    /// What it must be.
+    /// The rule for the field, phrased to follow its path: `must be …`.
     #[serde(rename = "detail")]
     pub description: String,
 }
 
 impl Violation {
-    /// `field` must be as `description` says.
+    /// Creates the violation of the rule `description` by `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
 }
 
-/// The first few in words; all of them are in the details. A gRPC message travels in a header, which clients limit.
+/// Lists the first three violations. The details of the status have all of them. A gRPC message is sent in a header, and
+/// clients limit the size of headers.
 fn listed(violations: &[Violation]) -> String {
     const IN_WORDS: usize = 3;
     let mut listed: Vec<_> =
@@ -112,7 +128,7 @@ fn listed(violations: &[Violation]) -> String {
 }
 
 impl CallError {
-    /// The error of a command that was not executed. `rejected` says what a refusal of the domain means to the caller.
+    /// Converts the error of a command that was not executed. `rejected` converts a rejection of the domain.
     pub fn of<R>(error: ExecuteError<R>, rejected: impl FnOnce(R) -> Self) -> Self {
         match error {
             ExecuteError::Rejected(rejection) => rejected(rejection),
@@ -145,7 +161,7 @@ impl From<CommitError> for CallError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Overloaded => Self::Overloaded,
-            // The store has logged it, once for all calls that it fails.
+            // The store has logged the failure, once for all calls that it affects.
             CommitError::Unavailable(_) | CommitError::Closed => Self::Unavailable,
             CommitError::Conflict { .. } | CommitError::OffsetMoved { .. } => {
                 tracing::error!(error = chain(&error), "a call failed");
@@ -168,6 +184,10 @@ impl CallError {
             Self::MediaType { .. } => {
                 (Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
             }
+            Self::HttpVersion => (Code::FailedPrecondition, StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP_2_REQUIRED"),
+            Self::InvalidHost => (Code::InvalidArgument, StatusCode::BAD_REQUEST, "INVALID_HOST"),
+            Self::Misdirected { .. } => (Code::FailedPrecondition, StatusCode::MISDIRECTED_REQUEST, "MISDIRECTED"),
+            Self::CrossSite => (Code::PermissionDenied, StatusCode::FORBIDDEN, "CROSS_SITE"),
             Self::NoRoute => (Code::Unimplemented, StatusCode::NOT_FOUND, "NO_ROUTE"),
             Self::Method => (Code::Unimplemented, StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Overloaded => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "OVERLOADED"),
@@ -182,7 +202,7 @@ impl CallError {
         matches!(self, Self::Overloaded | Self::Unavailable | Self::Stopping)
     }
 
-    /// The error over gRPC. `domain` is the service's name, for `ErrorInfo`.
+    /// Converts the error to a gRPC status. `domain` is the service's name, for `ErrorInfo`.
     pub fn into_status(self, domain: &'static str) -> Status {
         let (code, _, reason) = self.code();
         let mut details = ErrorDetails::with_error_info(reason, domain, []);
@@ -205,7 +225,7 @@ struct Problem {
     title: &'static str,
     status: u16,
     detail: String,
-    /// The same word as the reason over gRPC.
+    /// The same constant as the reason over gRPC.
     reason: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Violation>,

@@ -1,8 +1,8 @@
-//! Health: whether callers are to come here. gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`) say the same.
+//! Health checks, with the same answer over gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`).
 //!
-//! The answer is yes as long as the store can write and has room for what is not published yet, and no once the service
-//! is stopping. Whether Kafka is there is not asked: calls are answered without it. A relay or an inbox that does not
-//! get on has a name of its own in gRPC's health, `relay` and `inbox`: a reason to look, not to send callers away.
+//! The service is ready while the store can write and the backlog of unpublished events is not too large. It is not ready
+//! once it is stopping. Kafka does not matter, because calls are answered without it. A stuck relay or inbox is reported
+//! under its own name in gRPC's health, `relay` or `inbox`. An operator should look at it, but callers can still come.
 
 use std::{
     convert::Infallible,
@@ -25,20 +25,20 @@ use crate::{
     store::Store,
 };
 
-/// From how many unpublished events on no more calls are wanted: some gigabytes of the store.
+/// The number of unpublished events from which on the service is not ready. It is some gigabytes of the store.
 const ROOM: u64 = 10_000_000;
 
-/// From which age on what waits is stuck.
+/// An unpublished event, an unread record or a silent dependency that is older than this counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// How often it is looked at.
+/// The interval of the checks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a running service may take to answer.
+/// The timeout of the subcommand `health`.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// The subcommand `health`: asks the service that listens on an address whether it is ready. For containers, which
-/// have no curl.
+/// The subcommand `health`: checks whether the service at an address is ready. It is meant for containers, which have no
+/// curl.
 pub(crate) fn check(listen: SocketAddr) -> Result<(), Failure> {
     let reachable = match listen.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
@@ -52,7 +52,7 @@ pub(crate) fn check(listen: SocketAddr) -> Result<(), Failure> {
     Err(Failure::subcommand("health", format!("{reachable} answers: {status}")))
 }
 
-/// The first line of the answer.
+/// Requests `/readyz`, and returns the first line of the answer.
 fn readyz(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -65,35 +65,35 @@ fn readyz(address: SocketAddr) -> io::Result<String> {
 /// The health of one service.
 pub(crate) struct Health {
     reporter: HealthReporter,
-    /// The service's full name in its contract; the empty name means the same.
+    /// The full name of the gRPC service. The empty name has the same status.
     name: &'static str,
     store: watch::Receiver<bool>,
     ready: watch::Sender<bool>,
-    /// Whom the service depends on besides, by the name in gRPC's health.
+    /// Other dependencies of the service, each with its name in gRPC's health.
     others: Vec<(&'static str, Silence)>,
-    /// Whether the service follows a topic.
+    /// True if the service follows a topic.
     has_inbox: bool,
 }
 
 impl Health {
-    /// Ready from the start: a store that is open can write until it fails to.
+    /// Creates the health of a service. It is ready from the start, because an open store can write until it fails to.
     pub(crate) fn new(store: &Store, name: &'static str, has_inbox: bool) -> Self {
         let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(true));
         Self { reporter, name, store: store.writable(), ready, others: Vec::new(), has_inbox }
     }
 
-    /// Another name: not serving once nobody has answered for long.
+    /// Adds a dependency. Its name is not serving once it has not answered for a minute.
     pub(crate) fn with_dependency(mut self, name: &'static str, silence: Silence) -> Self {
         self.others.push((name, silence));
         self
     }
 
-    /// `grpc.health.v1.Health`.
+    /// Returns the gRPC service `grpc.health.v1.Health`.
     pub(crate) fn grpc(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
 
-    /// `/livez`: the process answers. `/readyz`: callers may come.
+    /// Returns the routes `/livez`, which always answers 200, and `/readyz`, which answers 200 or 503.
     pub(crate) fn http(&self) -> Router {
         let ready = self.ready.subscribe();
         let readyz = move || {
@@ -103,11 +103,11 @@ impl Health {
         Router::new().route("/livez", get(async || "alive\n")).route("/readyz", get(readyz))
     }
 
-    /// Keeps the answers true until asked to stop.
+    /// Keeps the health up to date until a stop is requested.
     pub(crate) async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
         let mut told = None;
         loop {
-            // What cannot be read is nothing new: the store tells that by itself.
+            // A read error of the store is no reason to change the health.
             let progress = metrics.progress().await.unwrap_or_default();
             let states = States::of(stop.is_requested(), *self.store.borrow_and_update(), progress);
             let others: Vec<_> = self.others.iter().map(|(name, silence)| (*name, silence.lasts() < STUCK)).collect();
@@ -138,7 +138,7 @@ impl Health {
     }
 }
 
-/// What is told.
+/// The states that are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct States {
     ready: bool,

@@ -1,7 +1,7 @@
-//! Every metric of a service, in the OpenMetrics text format at `/metrics`.
+//! All metrics of a service, in the OpenMetrics text format at `/metrics`.
 //!
-//! Names follow the conventions of OpenMetrics (`_total`, base units) and, where it has one for the thing,
-//! OpenTelemetry's (`messaging.*`). Each service has a registry of its own: two in one process stay apart.
+//! Names follow the conventions of OpenMetrics (`_total`, base units), and those of OpenTelemetry where it defines a
+//! metric (`messaging.*`). Each service has its own registry, so two services in one process do not share metrics.
 
 use std::{
     sync::{
@@ -26,13 +26,13 @@ use crate::{
     store::{ReadError, Store},
 };
 
-/// The metrics of one service. Clones are the same.
+/// The metrics of one service. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     store: Store,
-    /// See [`RelayMetrics`].
+    /// The metrics of the relay.
     pub relay: RelayMetrics,
-    /// See [`InboxMetrics`].
+    /// The metrics of the inbox.
     pub inbox: InboxMetrics,
     registry: Arc<Registry>,
     head: Gauge,
@@ -40,19 +40,20 @@ pub(crate) struct Metrics {
     oldest_unpublished: Gauge<f64, AtomicU64>,
 }
 
-/// How far relay and inbox are.
+/// The backlogs of the relay and the inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// How many events are stored and not published.
+    /// The number of stored events that are not published.
     pub unpublished: u64,
-    /// How long the oldest of them has waited.
+    /// The age of the oldest of them.
     pub oldest_unpublished: Duration,
-    /// How long ago everything that was published was known to be read.
+    /// The time since all records of the followed topics were known to be consumed.
     pub oldest_unread: Duration,
 }
 
 impl Metrics {
-    /// The metrics of the service that has this store, writes one topic and reads another; `more` adds its own.
+    /// Creates the metrics of a service with this store, its topic and its followed topics. `more` registers the
+    /// service's own metrics.
     pub(crate) fn new(
         store: &Store,
         topic: &str,
@@ -69,7 +70,7 @@ impl Metrics {
             backlog: Gauge::default(),
             oldest_unpublished: Gauge::default(),
         };
-        // Until the relay has asked the cluster: what was stored before this start counts as published.
+        // The events stored before this start count as published until the relay has read the checkpoint.
         metrics.relay.published.store(store.opened_at().0, Ordering::Relaxed);
         metrics.register_store(&mut registry);
         metrics.register_relay(&mut registry, topic);
@@ -85,16 +86,16 @@ impl Metrics {
         store.register("events", "Events that were appended, by type", kept.events.clone());
         store.register_with_unit(
             "append_duration",
-            "From the request to append to the answer that it is on disk",
+            "Time from the request to append until the events are on disk",
             Unit::Seconds,
             kept.append_duration.clone(),
         );
         store.register(
             "refused_appends",
-            "Appends that were not made: conflict, offset_moved, overloaded, unavailable",
+            "Appends that were refused or failed: conflict, offset_moved, overloaded, unavailable",
             kept.refused.clone(),
         );
-        store.register("head_position", "The newest event's position", self.head.clone());
+        store.register("head_position", "Position of the newest event", self.head.clone());
     }
 
     fn register_relay(&self, registry: &mut Registry, topic: &str) {
@@ -104,22 +105,22 @@ impl Metrics {
         relay.register("messaging_client_sent_messages", "Events that were published", self.relay.sent.clone());
         relay.register_with_unit(
             "messaging_client_operation_duration",
-            "One transaction: begin, send, commit",
+            "Duration of one transaction: begin, send, commit",
             Unit::Seconds,
             self.relay.publish_duration.clone(),
         );
         relay.register("relay_unpublished_events", "Events in the store that are not published", self.backlog.clone());
         relay.register_with_unit(
             "relay_oldest_unpublished_event_age",
-            "How long the oldest of them has waited; 0 when there is none",
+            "Age of the oldest unpublished event; 0 if there is none",
             Unit::Seconds,
             self.oldest_unpublished.clone(),
         );
-        let retired = "Producers that were replaced, for a commit that failed or was slow";
+        let retired = "Producers that were replaced because a commit failed or was slow";
         relay.register("relay_retired_producers", retired, self.relay.retired.clone());
         relay.register(
             "relay_failures",
-            "Attempts to publish that failed and were made again",
+            "Attempts to publish that failed and were retried",
             self.relay.failures.clone(),
         );
     }
@@ -131,34 +132,34 @@ impl Metrics {
         let inbox = registry;
         inbox.register(
             "messaging_client_consumed_messages",
-            "Records that were read: handled, ignored, newer than this program, dead_lettered",
+            "Records that were consumed: handled, ignored, newer than this program, dead_lettered",
             self.inbox.records.clone(),
         );
         inbox.register_with_unit(
             "messaging_process_duration",
-            "One batch of records: decide, append with the offsets",
+            "Duration of one batch of records: decide, and append with the offsets",
             Unit::Seconds,
             self.inbox.batch_duration.clone(),
         );
         inbox.register(
             "inbox_unread_records",
-            "Records in the topic that are not read, as of the last few seconds",
+            "Records in the topic that are not consumed yet, as of the last few seconds",
             self.inbox.unread.clone(),
         );
         inbox.register_with_unit(
             "inbox_oldest_unread_record_age",
-            "How long ago everything that was published was known to be read",
+            "Time since all published records were known to be consumed",
             Unit::Seconds,
             self.inbox.oldest_unread.clone(),
         );
         inbox.register(
             "inbox_failures",
-            "Attempts to read or to commit that failed and were made again",
+            "Attempts to consume or to commit that failed and were retried",
             self.inbox.failures.clone(),
         );
     }
 
-    /// `GET /metrics`.
+    /// Returns the route `GET /metrics`.
     pub(crate) fn http(&self) -> Router {
         let metrics = self.clone();
         Router::new().route(
@@ -173,7 +174,7 @@ impl Metrics {
         )
     }
 
-    /// How far relay and inbox are.
+    /// Returns the backlogs of the relay and the inbox.
     pub(crate) async fn progress(&self) -> Result<Progress, ReadError> {
         let (head, published) = (*self.store.head().borrow(), self.relay.published.load(Ordering::Relaxed));
         let unpublished = head.0.saturating_sub(published);

@@ -1,7 +1,10 @@
 //! The edge of a service: its port, TLS, health, metrics, errors and pages.
 
+mod bodies;
 pub(crate) mod call_error;
+pub(crate) mod connections;
 mod deadline;
+pub(crate) mod guard;
 pub(crate) mod health;
 pub(crate) mod listener;
 pub(crate) mod message_json;

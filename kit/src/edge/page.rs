@@ -81,8 +81,10 @@ impl Page {
 
     /// Cuts the result of [`query`](Self::query) to the page, and returns the token of the next page. The token is
     /// empty on the last page.
-    pub fn cut<T>(&self, entries: &mut Vec<T>, place: impl Fn(&T) -> Place) -> String {
-        if entries.len() <= self.size {
+    ///
+    /// `is_cut` is true if the list was cut before for its size, so that there are more entries.
+    pub fn cut<T>(&self, entries: &mut Vec<T>, is_cut: bool, place: impl Fn(&T) -> Place) -> String {
+        if entries.len() <= self.size && !is_cut {
             return String::new();
         }
         entries.truncate(self.size);
@@ -125,11 +127,11 @@ mod tests {
         let places: Vec<_> =
             std::iter::repeat_with(|| Place { create_time: now(), id: StreamId::generate() }).take(3).collect();
         let mut entries = places.clone();
-        let token = page.cut(&mut entries, |place| *place);
+        let token = page.cut(&mut entries, false, |place| *place);
         assert_eq!(entries, places[..2]);
         let next = Page::parse(2, &token, "state=PAID".to_owned()).expect("valid");
         assert_eq!(next.after, Some(places[1]));
-        assert_eq!(page.cut(&mut entries, |place| *place), "", "it was the last page");
+        assert_eq!(page.cut(&mut entries, false, |place| *place), "", "it was the last page");
         assert_eq!(fields(Page::parse(2, &token, "state=CREATED".to_owned())), ["page_token"]);
     }
 

@@ -38,8 +38,8 @@ impl Consumer {
         let mut assignment = TopicPartitionList::new();
         for (topic, partitions) in topics {
             for partition in 0..partitions {
-                // Without an offset from the beginning, not from the first record that is left: what was deleted before
-                // it was consumed is an error too.
+                // Without a stored offset, consume from offset 0, not from the first record that is left. A record that was
+                // deleted before it was consumed is then an error.
                 let offset = offsets.get(&(topic.to_owned(), partition)).copied().unwrap_or(0);
                 assignment.add_partition_offset(topic, partition, Offset::Offset(offset))?;
             }
@@ -51,7 +51,7 @@ impl Consumer {
         Ok(Self(consumer))
     }
 
-    /// Waits for a record and takes the others that are there by then.
+    /// Waits for a record, and takes the others that have arrived by then.
     pub(super) fn poll(&self, offsets: &Offsets, backoff: &mut Backoff) -> Result<Vec<Received>, SessionEnd> {
         let mut batch = Vec::new();
         let mut patience = POLL;
@@ -72,7 +72,8 @@ impl Consumer {
         Ok(batch)
     }
 
-    /// librdkafka does not tell which partition it was. It is one whose offset is outside of what Kafka has.
+    /// Finds the partition that has lost its offset, because librdkafka does not report it. It is one whose offset is
+    /// outside of the range that Kafka has.
     fn offset_lost(&self, offsets: &Offsets) -> InboxError {
         let assigned = self.0.assignment().map(|list| list.to_topic_map()).unwrap_or_default();
         let next = |place: &(String, i32)| offsets.get(place).copied().unwrap_or(0);
@@ -98,7 +99,7 @@ impl Consumer {
     }
 }
 
-/// Errors after which librdkafka recovers without help.
+/// Returns whether librdkafka recovers from an error without help.
 fn is_transient(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -126,7 +127,7 @@ pub(super) struct Lag {
 #[derive(Clone, Copy)]
 struct Unread {
     records: i64,
-    /// Whether every partition is being fetched, so that the number is up to date.
+    /// True if every partition is being fetched, so that the number is up to date.
     is_current: bool,
 }
 
@@ -135,7 +136,7 @@ fn unread(statistics: &Statistics, topic: &str) -> Unread {
     let mut unread = Unread { records: 0, is_current: true };
     let partitions = statistics.topics.get(topic).into_iter().flat_map(|topic| &topic.partitions);
     for (_, partition) in partitions.filter(|(number, _)| **number >= 0) {
-        // Not `consumer_lag`: it counts the ends of transactions, which are no records.
+        // Not `consumer_lag`: it counts the markers of transactions, which are not records.
         unread.records += (partition.ls_offset - partition.next_offset).max(0) + partition.fetchq_cnt;
         unread.is_current &= is_up(partition.leader) && partition.ls_offset >= 0 && partition.fetch_state == "active";
     }

@@ -1,4 +1,4 @@
-//! The effects of a batch of records: what the domain decides, before anything is committed.
+//! The effects of a batch of records. The domain decides them before anything is committed.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -23,7 +23,7 @@ pub(super) struct Decisions<'a, T: ReadTable> {
     /// A span for each record that led to a command. It ends when it is dropped, after the commit.
     pub(super) spans: Vec<Span>,
     streams: HashMap<StreamId, (Loaded<T::Domain>, Append)>,
-    /// The streams in the order in which they first had a command. It becomes the order in the log.
+    /// The streams in the order of their first commands. It becomes the order in the log.
     order: Vec<StreamId>,
 }
 
@@ -39,9 +39,9 @@ pub(super) enum Verdict {
     Executed,
     /// The record is of no interest.
     Ignored,
-    /// The record is of this type, which the program does not know.
+    /// The record has an event of this type, which the program does not know.
     Newer(String),
-    /// The record cannot be read, or the domain rejects it. It goes to the dead letters with this reason.
+    /// The record cannot be read, or the domain rejects it. It is dead-lettered with this reason.
     Rejected(String),
 }
 
@@ -115,7 +115,7 @@ impl<'a, T: ReadTable> Decisions<'a, T> {
         })
     }
 
-    /// Returns the events of each stream, with the row that the stream has after them.
+    /// Returns the events of each stream, with the row of the stream after them.
     pub(super) fn into_appends(mut self) -> Vec<Append> {
         let changed = self.order.iter().filter_map(|stream| self.streams.remove(stream));
         let changed = changed.filter(|(_, append)| !append.events.is_empty());
@@ -123,8 +123,8 @@ impl<'a, T: ReadTable> Decisions<'a, T> {
     }
 }
 
-/// Returns the follow whose reader a record belongs to: that of its topic, or, for a replay, that of the topic where the
-/// record was consumed first. A service that follows one topic has no choice.
+/// Returns the followed topic of a record. For a replay, it is the topic of the original record. A service that follows
+/// only one topic needs no lookup.
 fn follow_of<A: Aggregate>(follows: &[Follow<A>], record: &Received) -> Result<Follow<A>, String> {
     if let [follow] = follows {
         return Ok(*follow);

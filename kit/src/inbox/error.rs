@@ -14,19 +14,19 @@ use crate::{
     store::{CommitError, ReadError},
 };
 
-/// Consuming would lose or double effects, and a person has to decide.
+/// The inbox refuses to consume, because it would lose or duplicate effects. A person has to decide.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {
     /// Records that were never consumed are gone.
     #[error(
         "{topic}/{partition} was read up to offset {offset:?}, and Kafka no longer has it: \
-         records were deleted before they were read, or the topic was made anew"
+         records were deleted before they were read, or the topic was created again"
     )]
     OffsetLost {
         topic: String,
-        /// The partition; -1 if Kafka does not tell.
+        /// The partition; -1 if it is not known.
         partition: i32,
-        /// The offset that was to be consumed next.
+        /// The offset of the next record to be consumed.
         offset: Option<i64>,
     },
     /// The store could not be read.

@@ -1,4 +1,4 @@
-//! Metrics of the inbox, for each topic that it follows.
+//! Metrics of the inbox, for each followed topic.
 
 use std::{
     sync::{
@@ -33,7 +33,7 @@ pub(crate) struct RecordLabels {
     outcome: &'static str,
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordOutcome {
     /// A command was executed.
@@ -42,7 +42,7 @@ pub(crate) enum RecordOutcome {
     Ignored,
     /// The record is of a type that this program does not know.
     Newer,
-    /// The record went to the dead letters.
+    /// The record was dead-lettered.
     DeadLettered,
 }
 
@@ -66,9 +66,9 @@ pub struct InboxMetrics {
     pub(crate) records: Family<RecordLabels, Counter>,
     pub(crate) batch_duration: Family<TopicLabels, Histogram>,
     pub(crate) failures: Family<TopicLabels, Counter>,
-    /// Set when the metrics are shown.
+    /// Updated when the metrics are read.
     pub(crate) unread: Family<TopicLabels, Gauge>,
-    /// Set when the metrics are shown.
+    /// Updated when the metrics are read.
     pub(crate) oldest_unread: Family<TopicLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
 }
 
@@ -76,12 +76,13 @@ pub struct InboxMetrics {
 struct TopicMetrics {
     name: &'static str,
     unread: AtomicI64,
-    /// Everything published until this time is known to be consumed; in microseconds since 1970.
+    /// All records published until this time are known to be consumed. In microseconds since 1970.
     read_through: AtomicI64,
 }
 
 impl InboxMetrics {
-    /// Metrics for these topics. The counters begin with zero, because an alert needs a value before the first event.
+    /// Creates metrics for these topics. The counters start at zero, because an alert needs a value before the first
+    /// event.
     pub fn new(topics: impl IntoIterator<Item = &'static str>) -> Self {
         let now = to_micros(SystemTime::now());
         let topic = |name| TopicMetrics { name, unread: AtomicI64::new(0), read_through: AtomicI64::new(now) };
@@ -124,7 +125,7 @@ impl InboxMetrics {
         self.topics.iter().map(|topic| self.failures.get_or_create(&labels(topic.name)).clone()).collect()
     }
 
-    /// Notes how many records of a topic are unread.
+    /// Notes the number of unread records of a topic.
     pub(crate) fn set_unread(&self, topic: &str, records: i64) {
         if let Some(topic) = self.topics.iter().find(|known| known.name == topic) {
             topic.unread.store(records, Ordering::Relaxed);
@@ -138,7 +139,7 @@ impl InboxMetrics {
         }
     }
 
-    /// Returns how long ago everything in every topic was known to be consumed.
+    /// Returns the time since all records of every topic were known to be consumed.
     pub(crate) fn oldest_unread(&self) -> Duration {
         self.topics.iter().map(TopicMetrics::age).max().unwrap_or_default()
     }

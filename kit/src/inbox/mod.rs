@@ -1,8 +1,8 @@
 //! The inbox: consumes followed topics into the domain, so that every record has its effect once.
 //!
 //! The offset of each partition is kept in the store and committed together with the effect. Offsets are committed to
-//! Kafka too, for its lag tools, and never read. A record that cannot be read, or that the domain rejects, goes to the
-//! dead letters, and its partition continues.
+//! Kafka too, for its lag tools, and never read. A record that cannot be read, or that the domain rejects, is
+//! dead-lettered, and its partition continues.
 //!
 //! The partitions are assigned by hand, all of them to this process, without a consumer group. A store has one process,
 //! and its offsets are in it, so a rebalance could only add ways to fail.
@@ -70,17 +70,17 @@ pub struct Inbox<T: ReadTable> {
     pub follows: Vec<Follow<T::Domain>>,
     /// The topic of dead letters. The inbox creates it, and the topic of replays with the same settings.
     pub dead_letters: Topic,
-    /// How long the cluster lives.
+    /// The lifetime of the cluster.
     pub cluster: Cluster,
     /// The metrics.
     pub metrics: InboxMetrics,
-    /// Makes a span for each record that leads to a command.
+    /// Creates a span for each record that leads to a command.
     pub spans: Spans,
     /// Becomes true once the relay has confirmed that the store belongs to this cluster. Nothing is consumed before.
     pub publisher_confirmed: watch::Receiver<bool>,
 }
 
-/// What outlives a session with the cluster.
+/// State that outlives a session with the cluster.
 struct Memory {
     backoff: Backoff,
     dead_letters: DeadLetters,
@@ -147,7 +147,8 @@ impl<T: ReadTable> Inbox<T> {
         }
     }
 
-    /// Waits for the followed topics, creates the inbox's own, and assigns all partitions from the stored offsets.
+    /// Opens a consumer of all partitions, from the stored offsets. Fails while a followed topic is missing, and creates
+    /// the topics of the inbox itself.
     fn connect(&self, stop: &Stop) -> Result<(Consumer, Progress), SessionEnd> {
         let cluster = match self.cluster {
             Cluster::Durable => topics::cluster_id(&self.client).map_err(SessionEnd::Kafka)?,
@@ -187,10 +188,10 @@ impl<T: ReadTable> Inbox<T> {
         self.follows.first().is_some_and(|follow| topics::partitions(&self.client, follow.topic).is_ok())
     }
 
-    /// Gives a batch its effect and commits it with the offsets. Returns the followed topic of each record.
+    /// Decides on a batch, and commits its effects with the offsets. Returns the followed topic of each record.
     ///
-    /// Decides again when a stream was changed in between, or when the store could not write. The batch stays in memory
-    /// meanwhile, so that no record is sent to the dead letters twice.
+    /// The batch is decided again if a stream was changed in between, or if the store could not write. Meanwhile the
+    /// batch stays in memory, so that no record is dead-lettered twice.
     fn handle(
         &self,
         batch: &[Received],
@@ -226,7 +227,7 @@ impl<T: ReadTable> Inbox<T> {
         }
     }
 
-    /// Sends a record to the dead letters. Once this returns, it is there.
+    /// Sends a record to the dead letters. When this returns, the broker has it.
     fn dead_letter(&self, record: &Received, reason: &str, dead_letters: &mut DeadLetters) -> Result<(), SessionEnd> {
         let failed = || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
         fault::around(Step::SetAside, failed, || dead_letters.send(record, reason)).map_err(SessionEnd::Kafka)?;
@@ -234,7 +235,7 @@ impl<T: ReadTable> Inbox<T> {
         Ok(())
     }
 
-    /// Commits decisions together with the offsets. Returns false where the batch must be decided again.
+    /// Commits decisions together with the offsets. Returns false if the batch must be decided again.
     fn commit(
         &self,
         mut decisions: Decisions<'_, T>,
@@ -250,7 +251,7 @@ impl<T: ReadTable> Inbox<T> {
         }
         let committed = self.store(Commit { appends, offsets: progress.moves(), ..Commit::default() });
         if let Err(error) = &committed {
-            spans.iter_mut().for_each(|span| span.fail(error)); // decided again, in spans of their own
+            spans.iter_mut().for_each(|span| span.fail(error)); // a later attempt has its own spans
         }
         drop(spans);
         match committed {
@@ -258,7 +259,7 @@ impl<T: ReadTable> Inbox<T> {
             Err(CommitError::Conflict { .. }) => return Ok(false),
             Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
                 backoff.wait(stop, &error);
-                // The commit may have been made all the same, and then could not be made a second time.
+                // The commit may have been made all the same. A second attempt would then be refused.
                 if !progress.is_in(&self.store)? {
                     return Ok(false);
                 }

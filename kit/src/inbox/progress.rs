@@ -1,4 +1,4 @@
-//! How far the topics were read: in memory, in the store, and as Kafka's lag tools know it.
+//! The offsets up to which the topics are consumed: in memory, in the store, and as reported to Kafka's lag tools.
 
 use std::{
     collections::HashMap,
@@ -10,21 +10,21 @@ use crate::{
     store::{OffsetMove, ReadError, Store, TopicPartition},
 };
 
-/// How long offsets that nothing depends on may wait for company: each commit is a sync to disk, or a request.
+/// The longest time for which offsets without an effect are not committed. Each commit costs a sync or a request.
 const PUT_OFF: Duration = Duration::from_secs(1);
 
 /// The offset of the next record of each partition of each topic.
 pub(super) type Offsets = HashMap<(String, i32), i64>;
 
-/// How far the topics were read.
+/// The offsets up to which the topics are consumed.
 pub(super) struct Progress {
     cluster: String,
-    /// What was handled, with or without an effect.
+    /// The offsets after the records that were handled, with or without an effect.
     pub(super) read: Offsets,
-    /// What the store has. It is behind by records that led to nothing, which can as well be read again.
+    /// The offsets in the store. They may lag behind by records without an effect, which can be consumed again.
     stored: Offsets,
     stored_at: Instant,
-    /// What Kafka was told.
+    /// The offsets that were reported to Kafka.
     told: Offsets,
     told_at: Instant,
 }
@@ -44,12 +44,12 @@ impl Progress {
         self.read == self.stored
     }
 
-    /// Whether the offsets alone need no commit yet.
+    /// Returns whether offsets without an effect can still wait to be committed.
     pub(super) fn may_wait(&self) -> bool {
         self.stored_at.elapsed() < PUT_OFF
     }
 
-    /// What is to be committed.
+    /// Returns the moves from the stored offsets to the current ones.
     pub(super) fn moves(&self) -> Vec<OffsetMove> {
         moved(&self.stored, &self.read)
             .map(|((topic, partition), from, to)| OffsetMove {
@@ -64,7 +64,7 @@ impl Progress {
             .collect()
     }
 
-    /// Whether the store has it all, whatever it said.
+    /// Returns whether the store has the current offsets. It may have them although the commit failed.
     pub(super) fn is_in(&self, store: &Store) -> Result<bool, ReadError> {
         for OffsetMove { partition: at, to, .. } in self.moves() {
             if !store.offsets_blocking(&at.cluster, &at.topic)?.contains(&(at.partition, to)) {
@@ -79,7 +79,7 @@ impl Progress {
         self.stored_at = Instant::now();
     }
 
-    /// What Kafka is to be told, now and then.
+    /// Returns the offsets to report to Kafka, if a report is due.
     pub(super) fn take_report(&mut self) -> Option<Offsets> {
         if self.told == self.stored || self.told_at.elapsed() < PUT_OFF {
             return None;

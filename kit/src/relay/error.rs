@@ -14,28 +14,28 @@ use crate::{
     store::{CommitError, ReadError, StoreId},
 };
 
-/// Publishing would lose or double events, and a person has to decide.
+/// The relay refuses to publish, because it would lose or duplicate events. A person has to decide.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// Another process publishes for the same store.
-    #[error("another process has taken over the publishing of this store ({store}): it runs on a copy of it")]
+    #[error("another process has taken over the publishing of this store ({store}); it runs on a copy of the store")]
     TakenOver { store: StoreId },
-    /// The store does not have what was published from it.
+    /// The store does not have the event that was published last.
     #[error(
         "the store, which ends at {head}, does not have the event that was published from it at {checkpoint}: \
-         an older copy of it was restored; restore the newest one, or see what `{service} reconcile` says"
+         an older copy of it was restored; restore the newest copy, or run `{service} reconcile`"
     )]
     StoreBehind { head: Position, checkpoint: Position, service: &'static str },
     /// The store was published before, but the cluster has no checkpoint of it.
     #[error(
         "the store was published to cluster {published_to} before, but cluster {cluster} has no checkpoint of it \
-         in {topic}: it is another cluster, or it has lost the topic; see what `{service} reconcile` says"
+         in {topic}: it is another cluster, or it has lost the topic; run `{service} reconcile`"
     )]
     CheckpointMissing { published_to: String, cluster: String, topic: String, service: &'static str },
-    /// The topic is gone, and with it what was published.
+    /// The topic was deleted, together with the published events.
     #[error(
-        "the topic {topic} is gone, though events were published to it on this cluster; it is not made again, for they \
-         would be missing from it"
+        "the topic {topic} is gone, though events were published to it on this cluster; it is not created again, \
+         because these events would be missing from it"
     )]
     TopicLost { topic: String },
     /// The number of partitions was changed, which breaks the order of each stream's events.
@@ -43,7 +43,7 @@ pub enum RelayError {
         "the topic {topic} has {actual} partitions and had {expected}: the events of one stream would not stay in order"
     )]
     PartitionsChanged { topic: String, expected: String, actual: i32 },
-    /// The flag for the embedded mock broker was given, and the cluster is another one.
+    /// The flag for the embedded mock broker was given, but the cluster is another one.
     #[error("cluster {cluster} is not the embedded mock broker: leave out --kafka-embedded")]
     NotEmbedded { cluster: String },
     /// The store could not be read.

@@ -13,7 +13,7 @@ pub struct RelayMetrics {
     pub(crate) published: Arc<AtomicU64>,
     pub(crate) sent: Counter,
     pub(crate) publish_duration: Histogram,
-    /// Producers that were replaced.
+    /// The number of replaced producers.
     pub(crate) retired: Counter,
     pub(crate) failures: Counter,
 }

@@ -1,8 +1,8 @@
 //! The relay: publishes the store to its topic, every event once, in the order of the store.
 //!
 //! Events are published in Kafka transactions that also carry the new checkpoint, so that either both are visible or
-//! neither is. After any doubt the relay opens a new writer, which fences the old one, and reads the checkpoint. So it
-//! looks up what was published, and never guesses.
+//! neither is. After any error the relay opens a new writer, which fences the old one, and reads the checkpoint. So it
+//! never guesses what was published.
 
 pub mod checkpoint;
 pub mod claim;
@@ -59,14 +59,14 @@ const CHECK: Duration = Duration::from_secs(5);
 pub struct Relay {
     /// The store and the topic.
     pub publication: Publication,
-    /// How long the cluster lives.
+    /// The lifetime of the cluster.
     pub cluster: Cluster,
     /// Becomes true once store and cluster are known to belong together and this process is the store's publisher.
-    /// Nothing else that acts on the store may begin before.
+    /// The inbox waits for this, and so does everything that acts on the outside.
     pub publisher_confirmed: watch::Sender<bool>,
     /// The metrics.
     pub metrics: RelayMetrics,
-    /// Makes a span for each published event.
+    /// Creates a span for each published event.
     pub spans: Spans,
 }
 
@@ -149,12 +149,12 @@ impl Relay {
         let Publication { client, store, .. } = &self.publication;
         let topic = self.publication.checkpoints().name;
         let checkpoints = Checkpoints::open(client, &topic, store.id())?;
-        // Before anyone is fenced: a process that must not publish must not end the one that does.
+        // Checked before the writer opens, because that fences the publisher. An older copy must not fence anyone.
         if let Some(checkpoint) = checkpoints.committed()? {
             self.check_claim(checkpoint, claim)?;
         }
         let mut writer = Writer::open(client, &self.publication.transactional_id())?;
-        // Only now is the checkpoint final: opening the writer has ended whatever its predecessor left open.
+        // The checkpoint is final now, because opening the writer has ended the open transactions of its predecessor.
         let position;
         match checkpoints.decided()? {
             Some(checkpoint) => {
@@ -185,7 +185,7 @@ impl Relay {
         for batch in events.chunks(BATCH) {
             writer = expect_committed(writer.commit(&self.publication.records(batch, partitions)))?;
         }
-        // The checkpoint comes before the first event of the log, so that a missing one always means that it was lost.
+        // The checkpoint is written before the first event of the log. So a missing checkpoint was always lost.
         let event = self.publication.event_at(position)?;
         let checkpoint = Checkpoint { position, event, publisher: claim.publisher };
         Ok((self.write_claim(writer, checkpoint, claim)?, position))
@@ -201,7 +201,7 @@ impl Relay {
         }))
     }
 
-    /// The events that earlier processes recorded of some streams, in the order of the store.
+    /// Returns the events that earlier processes recorded of some streams, in the order of the store.
     fn history(&self, streams: &HashSet<StreamId>) -> Result<Vec<Event>, ReadError> {
         let store = &self.publication.store;
         let mut events = Vec::new();
@@ -213,7 +213,7 @@ impl Relay {
         Ok(events)
     }
 
-    /// Writes a checkpoint in the name of this process.
+    /// Writes a checkpoint that names this process as the publisher.
     fn write_claim(&self, writer: Writer, checkpoint: Checkpoint, claim: &mut Claim) -> Result<Writer, SessionEnd> {
         let claimed = Checkpoint { publisher: claim.publisher, ..checkpoint };
         let finished = writer.commit(&[self.publication.checkpoint_record(claimed)]);

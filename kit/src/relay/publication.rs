@@ -1,4 +1,4 @@
-//! What a store publishes, and under which names: the one description that the relay and `reconcile` share.
+//! The description of a store, its topic and all names on the cluster. The relay and `reconcile` share it.
 
 use crate::{
     event::{Event, EventId, Position},
@@ -27,29 +27,29 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// The topic that holds the checkpoint.
+    /// Returns the topic of the checkpoint.
     pub(crate) fn checkpoints(&self) -> Topic {
         Topic { name: checkpoint::topic_of(self.service), partitions: 1, compacted: true, ..self.topic.clone() }
     }
 
-    /// The prefix of the `transactional.id`s. It is fixed, so that a successor ends at once what was left open.
+    /// Returns the prefix of the `transactional.id`s. It is fixed, so that a successor ends open transactions at once.
     pub(crate) fn transactional_id(&self) -> String {
         format!("{}-{}", self.service, self.store.id())
     }
 
-    /// The value of `ce_source`.
+    /// Returns the value of `ce_source`.
     pub(crate) fn source(&self) -> String {
         self.store.id().source(self.service)
     }
 
-    /// The records of events. Stored bytes are published as they are.
+    /// Creates the records of events. Stored bytes are published as they are.
     pub(crate) fn records(&self, events: &[Event], partitions: i32) -> Vec<Record> {
         let source =
             Source { topic: self.topic.name.clone(), uri: self.source(), message: self.spec.message, partitions };
         events.iter().map(|event| Record::of(event, &source)).collect()
     }
 
-    /// The record of a checkpoint.
+    /// Creates the record of a checkpoint.
     pub(crate) fn checkpoint_record(&self, checkpoint: Checkpoint) -> Record {
         checkpoint::record(&self.checkpoints().name, self.store.id(), checkpoint)
     }
@@ -70,13 +70,13 @@ impl Publication {
         self.store.fact_blocking(&topics::partitions_fact(&self.topic.name))
     }
 
-    /// Remembers the cluster, and the number of partitions of the topic.
+    /// Stores the id of the cluster and the number of partitions of the topic.
     pub(crate) fn remember_cluster(&self, cluster: &str, partitions: i32) -> Result<(), CommitError> {
         self.store.set_fact_blocking(&self.cluster_fact(), cluster)?;
         self.store.set_fact_blocking(&topics::partitions_fact(&self.topic.name), &partitions.to_string())
     }
 
-    /// Forgets the cluster, and the number of partitions of the topic there.
+    /// Removes the stored id of the cluster and the number of partitions.
     pub(crate) fn forget_cluster(&self) -> Result<(), CommitError> {
         self.store.remove_fact_blocking(&self.cluster_fact())?;
         self.store.remove_fact_blocking(&topics::partitions_fact(&self.topic.name))

@@ -1,4 +1,4 @@
-//! A commit: everything that is stored in one step, or not at all.
+//! A commit: everything that is stored in one step. It is stored whole or not at all.
 
 use std::sync::Arc;
 
@@ -7,34 +7,34 @@ use rusqlite::Connection;
 use crate::event::{NewEvent, StreamId, Version};
 use crate::store::table::{Row, RowUpdate};
 
-/// Everything that happens in one step.
+/// Everything that is stored in one step.
 #[derive(Default)]
 pub struct Commit {
-    /// Events, at most one entry for each stream.
+    /// The events, with at most one entry for each stream.
     pub appends: Vec<Append>,
-    /// The offsets up to which topics have had their effect.
+    /// The offsets up to which topics are consumed.
     pub offsets: Vec<OffsetMove>,
     /// Changes of the read table that no event describes.
     pub updates: Vec<RowUpdate>,
-    /// A statement of the store's own.
+    /// A statement of the store itself.
     pub(crate) write: Option<Write>,
 }
 
-/// A statement of the store's own, such as the change of a fact.
+/// A statement of the store itself, such as the change of a fact.
 pub(crate) type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
 
 impl Commit {
-    /// A commit of these events alone.
+    /// Creates a commit of these events alone.
     pub fn append(append: Append) -> Self {
         Self { appends: vec![append], ..Self::default() }
     }
 
-    /// A commit of this change of the read table alone.
+    /// Creates a commit of this change of the read table alone.
     pub fn update(update: RowUpdate) -> Self {
         Self { updates: vec![update], ..Self::default() }
     }
 
-    /// A statement of a test, such as one that fills the disk.
+    /// Creates a commit of a test's own statement, such as one that fills the disk.
     #[cfg(feature = "verification")]
     pub fn statement(write: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) -> Self {
         Self::write(write)
@@ -45,7 +45,7 @@ impl Commit {
     }
 }
 
-/// Events for the end of one stream.
+/// Events to append to one stream.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// The stream.
@@ -54,7 +54,7 @@ pub struct Append {
     pub expected: Version,
     /// The events, in order.
     pub events: Vec<NewEvent>,
-    /// The stream's row in the read table, as it is after these events; `None` for no row.
+    /// The stream's row in the read table after these events; `None` for no row.
     pub row: Option<Row>,
 }
 
@@ -69,12 +69,12 @@ pub struct TopicPartition {
     pub partition: i32,
 }
 
-/// Moves the offset up to which a partition has had its effect.
+/// Moves the offset up to which a partition is consumed.
 #[derive(Clone, Debug)]
 pub struct OffsetMove {
     /// The partition.
     pub partition: TopicPartition,
-    /// The offset that must be stored for the move to be made; `None` if none may be.
+    /// The offset that must be stored for the move to be made. `None` if no offset may be stored yet.
     pub from: Option<i64>,
     /// The offset of the next record to be consumed.
     pub to: i64,
@@ -108,10 +108,10 @@ pub enum CommitError {
     /// Too many commits wait for the disk. Nothing was stored.
     #[error("too many calls wait for the store")]
     Overloaded,
-    /// The store cannot write. The commit may still be found to be stored. It may be repeated as it is.
+    /// The store cannot write. The commit may have been stored all the same. It may be repeated as it is.
     #[error("the store cannot write")]
     Unavailable(#[source] Arc<rusqlite::Error>),
-    /// The store was closed, or its thread has died. The commit may or may not have been made.
+    /// The store was closed, or its thread has died. The commit may or may not have been stored.
     #[error("the store is closed")]
     Closed,
 }

@@ -14,7 +14,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// A store that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// SQLite reports why.
+    /// SQLite reported an error.
     #[error("the store cannot be read")]
     Sqlite(#[from] rusqlite::Error),
     /// The program is stopping.
@@ -47,7 +47,7 @@ impl ReadError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("the store {} is in use by {}; stop it, or give this one another path", path.display(), holder(*process))]
+    #[error("the store {} is in use by {}; stop that process, or give another path", path.display(), holder(*process))]
     InUse {
         /// The store's file.
         path: PathBuf,
@@ -55,23 +55,23 @@ pub enum OpenError {
         process: Option<u32>,
     },
     /// There is no file.
-    #[error("there is no store {}; give the path of one", path.display())]
+    #[error("there is no store at {}; give the path of a store", path.display())]
     Missing {
         /// The path.
         path: PathBuf,
     },
-    /// The file is something else.
+    /// The file is not an event store.
     #[error("{} is not an event store; give another path", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// The file is another service's.
+    /// The store belongs to another service.
     #[error("the store {} belongs to {service}; give another path", path.display())]
     OtherService {
         /// The store's file.
         path: PathBuf,
-        /// Whose it is.
+        /// The service that the store belongs to.
         service: String,
     },
     /// The store was written by a newer program.
@@ -79,7 +79,7 @@ pub enum OpenError {
     Newer {
         /// The store's file.
         path: PathBuf,
-        /// What this program doesn't know.
+        /// The part of the store that this program does not know.
         what: String,
     },
     /// The file could not be opened or locked.
@@ -91,7 +91,7 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    /// SQLite could not open or read it.
+    /// SQLite could not open or read the file.
     #[error("cannot open the store {}: {source}", path.display())]
     Sqlite {
         /// The store's file.
@@ -112,7 +112,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What SQLite reported while a store was opened or checked.
+    /// Converts an error that SQLite reported while a store was opened or checked.
     pub(in crate::store) fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
         if source.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
             return Self::Foreign { path: path.to_owned() };

@@ -1,4 +1,4 @@
-//! Where a store is, and what identifies it.
+//! The location and the identity of a store.
 
 use std::{
     fmt,
@@ -13,12 +13,12 @@ use uuid::Uuid;
 pub struct Location(PathBuf);
 
 impl Location {
-    /// The SQLite file at `path`.
+    /// Creates the location of the SQLite file at `path`.
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// The path of the file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -43,12 +43,12 @@ impl fmt::Display for Location {
 
 /// The id of a store, generated when the store is created.
 ///
-/// `transactional.id`s, the checkpoint and `ce_source` carry it, so that two stores never write in each other's name.
+/// `transactional.id`s, the checkpoint and `ce_source` contain it, so that two stores never share one of these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StoreId(pub Uuid);
 
 impl StoreId {
-    /// The store as `ce_source` names it: `/order-service/<store id>`.
+    /// Returns the value of `ce_source`: `/order-service/<store id>`.
     pub fn source(self, service: &str) -> String {
         format!("/{service}/{self}")
     }
@@ -60,7 +60,7 @@ impl fmt::Display for StoreId {
     }
 }
 
-/// What a store is checked against when it is opened.
+/// The service and event types that a store is checked against when it is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreIdentity {
     /// The name of the service that the store belongs to.

@@ -1,4 +1,4 @@
-//! The log of a store, read beside the process that writes it.
+//! Reads the log of a store while another process may write it.
 
 use std::{path::PathBuf, time::SystemTime};
 
@@ -12,58 +12,60 @@ use crate::{
     },
 };
 
-/// The log of a store, read beside the process that writes it.
+/// The log of a store, opened for reading only. Another process may write it at the same time.
 pub struct Log {
     readers: Readers,
     id: StoreId,
 }
 
 impl Log {
-    /// Opens the log of a store that is there. Nothing is changed, and nobody is kept from anything.
+    /// Opens the log of an existing store. This changes nothing, and blocks no other process.
     pub fn open(location: &Location, identity: StoreIdentity) -> Result<Self, OpenError> {
         let path = location.path();
         Ok(Self { id: schema::inspect(path, identity)?, readers: Readers::of_log(path.to_owned()) })
     }
 
-    /// The store's id.
+    /// Returns the id of the store.
     pub fn id(&self) -> StoreId {
         self.id
     }
 
-    /// The newest position.
+    /// Returns the newest position.
     pub fn head(&self) -> Result<Position, ReadError> {
         self.readers.read(schema::head)
     }
 
-    /// Up to `limit` events of all streams after a position, in order.
+    /// Returns up to `limit` events of all streams after a position, in order.
     pub fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Event>, ReadError> {
         self.readers.read(|connection| events::all(connection, after, limit))
     }
 
-    /// A fact that the store keeps for its service.
+    /// Returns a fact that is stored for the service.
     pub fn fact(&self, key: &str) -> Result<Option<String>, ReadError> {
         self.readers.read(|connection| events::fact(connection, key))
     }
 
-    /// A path beside the store, on the same disk.
+    /// Returns the path of the store with this ending. It is on the same disk.
     pub fn path_beside(&self, ending: &str) -> PathBuf {
         let mut path = self.readers.path.clone().into_os_string();
         path.push(ending);
         path.into()
     }
 
-    /// The store as it is now.
+    /// Returns a snapshot of the store.
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
         self.readers.read(|connection| {
-            let moment = connection.unchecked_transaction()?; // so that both are of one commit
-            // Taken first: what others did before it, the store has in the order in which they did.
+            let moment = connection.unchecked_transaction()?; // so that head and offsets are from the same commit
+            // Taken before the head is read, so that the snapshot has every event that was stored before this time. If
+            // another system did something before it, such as a charge, the event that led to that is here too.
             let time = SystemTime::now();
             Ok(Snapshot { head: schema::head(&moment)?, offsets: events::all_offsets(&moment)?, time })
         })
     }
 
-    /// The next streams in the order of their ids, each whole up to a position: at least one, if there is one, and no
-    /// more than about `limit` events.
+    /// Returns the next streams in the order of their ids, each with all of its events up to a position.
+    ///
+    /// Returns at least one stream, if there is one, and no more than about `limit` events.
     pub fn read_streams(
         &self,
         after: Option<StreamId>,
@@ -73,20 +75,20 @@ impl Log {
         self.readers.read(|connection| events::streams(connection, after, through, limit))
     }
 
-    /// One stream's events after a position, in order.
+    /// Returns the events of a stream after a position, in order.
     pub fn read_stream(&self, stream: StreamId, after: Position) -> Result<Vec<Event>, ReadError> {
         let events = self.readers.read(|connection| events::stream(connection, stream))?;
         Ok(events.into_iter().filter(|event| event.position > after).collect())
     }
 }
 
-/// A moment in the life of a store.
+/// A consistent view of a store at one point in time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The newest position.
     pub head: Position,
-    /// How far topics were read: the offset of the next record of each partition.
+    /// The offset of the next record to be consumed of each partition.
     pub offsets: Vec<(TopicPartition, i64)>,
-    /// When it was.
+    /// The time of the snapshot.
     pub time: SystemTime,
 }

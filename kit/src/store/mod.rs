@@ -1,11 +1,11 @@
 //! The event store: an append-only log of events, kept in one SQLite file by one process.
 //!
 //! * A commit is answered once it is synced to disk. Commits that wait at the same moment share one sync.
-//! * Positions are gapless and in commit order, so that a reader that goes by position can skip nothing.
-//! * What must never be seen apart from the events is committed with them: the read table and the inbox offsets.
+//! * Positions are gapless and in commit order, so that a reader that goes by position never skips an event.
+//! * The read table and the inbox offsets are committed together with the events, so that they never disagree.
 //!
-//! A commit that fails because the store cannot write may be repeated as it is. Either it is still possible, or the
-//! expected version shows that it was stored after all.
+//! A commit that failed because the store cannot write may be repeated as it is. If it was stored after all, the repeat
+//! is refused, because the stream has left the expected version.
 
 mod commit;
 mod error;
@@ -46,6 +46,10 @@ use crate::event::{Event, Position, StreamId};
 /// The number of commits that may wait for the disk before further ones are refused.
 const QUEUE: usize = 4096;
 
+/// The size of the events that one list reads, in bytes. Its answer stays below the 4 MiB that gRPC clients take by
+/// default.
+const LIST_BYTES: usize = 1024 * 1024;
+
 /// An open store. Clones share it; it closes when the last one is dropped.
 #[derive(Clone)]
 pub struct Store {
@@ -58,7 +62,7 @@ struct Inner {
     requests: Option<mpsc::SyncSender<Request>>,
     /// The newest position that is synced to disk and may be read.
     head: watch::Receiver<Position>,
-    /// Whether the newest attempt to write succeeded.
+    /// True if the last attempt to write succeeded.
     writable: watch::Receiver<bool>,
     readers: Arc<Readers>,
     table: Option<&'static Table>,
@@ -67,7 +71,7 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the store, or makes it where there is none, and starts the thread that writes it.
+    /// Opens the store, or creates it if there is none, and starts the thread that writes it.
     pub fn open(location: &Location, identity: StoreIdentity, table: Option<TableSource>) -> Result<Self, OpenError> {
         let opened = open::open(location.path(), identity, table, Rebuild::IfOutdated)?;
         let table = table.map(|source| source.table);
@@ -97,7 +101,7 @@ impl Store {
         })
     }
 
-    /// Makes the read tables of a store that nobody has open anew from its log. Interrupted, it leaves the old ones.
+    /// Rebuilds the read table of a closed store from its log. An interrupted rebuild leaves the old table in place.
     pub fn rebuild(location: &Location, identity: StoreIdentity, table: Option<TableSource>) -> Result<(), OpenError> {
         if !location.path().exists() {
             return Err(OpenError::Missing { path: location.path().to_owned() });
@@ -105,22 +109,23 @@ impl Store {
         open::open(location.path(), identity, table, Rebuild::Always).map(drop)
     }
 
-    /// The store's id.
+    /// Returns the id of the store.
     pub fn id(&self) -> StoreId {
         self.inner.id
     }
 
-    /// The newest position when the store was opened: what is after it happened in this process.
+    /// Returns the newest position at the time when the store was opened. This process stored all later events.
     pub fn opened_at(&self) -> Position {
         self.inner.opened_at
     }
 
-    /// The newest position that may be read, and a way to wait for the next.
+    /// Returns a receiver of the newest position that may be read. It also allows to wait for the next one.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.inner.head.clone()
     }
 
-    /// Whether the store can write, as far as the newest attempt tells. While it can't, it keeps trying by itself.
+    /// Returns a receiver that is true if the last attempt to write succeeded. After a failure, the store retries every
+    /// second.
     pub fn writable(&self) -> watch::Receiver<bool> {
         self.inner.writable.clone()
     }
@@ -128,7 +133,7 @@ impl Store {
     /// Commits, and returns the position of the newest event once everything is synced to disk.
     ///
     /// # Cancellation
-    /// If the future is dropped, the commit may or may not be made, but never a part of it.
+    /// If the future is dropped, the commit may or may not be made. It is never made in part.
     pub async fn commit(&self, commit: Commit) -> Result<Position, CommitError> {
         let asked = Instant::now();
         let answer = match self.submit(commit) {
@@ -139,7 +144,7 @@ impl Store {
         answer
     }
 
-    /// [`Store::commit`] for threads that may block: it waits for room instead of being refused.
+    /// [`Store::commit`] for threads that may block. While the queue is full, it waits instead of being refused.
     pub fn commit_blocking(&self, commit: Commit) -> Result<Position, CommitError> {
         let (answer, answered) = oneshot::channel();
         let requests = self.inner.requests.as_ref().ok_or(CommitError::Closed)?;
@@ -161,7 +166,7 @@ impl Store {
         self.inner.metrics.refused.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// What the store counts and measures.
+    /// Returns the metrics of the store.
     pub fn metrics(&self) -> &StoreMetrics {
         &self.inner.metrics
     }
@@ -176,7 +181,7 @@ impl Store {
         Ok(answered)
     }
 
-    /// One stream's events, in order.
+    /// Returns the events of a stream, in order.
     pub async fn read_stream(&self, stream: StreamId) -> Result<Vec<Event>, ReadError> {
         self.read(move |connection| events::stream(connection, stream)).await
     }
@@ -186,7 +191,7 @@ impl Store {
         self.read_blocking(|connection| events::stream(connection, stream))
     }
 
-    /// Up to `limit` events of all streams after a position, in order.
+    /// Returns up to `limit` events of all streams after a position, in order.
     pub async fn read_all(&self, after: Position, limit: usize) -> Result<Vec<Event>, ReadError> {
         self.read(move |connection| events::all(connection, after, limit)).await
     }
@@ -196,29 +201,29 @@ impl Store {
         self.read_blocking(|connection| events::all(connection, after, limit))
     }
 
-    /// When the event at a position happened; `None` where there is none.
+    /// Returns the time of the event at a position, or `None` if there is no such event.
     pub async fn time_of(&self, position: Position) -> Result<Option<SystemTime>, ReadError> {
         self.read(move |connection| events::time_of(connection, position)).await
     }
 
-    /// The stored offsets of a topic: the partition, and the offset of the next record to be read.
+    /// Returns the stored offsets of a topic: each partition, with the offset of the next record to be consumed.
     pub fn offsets_blocking(&self, cluster: &str, topic: &str) -> Result<Vec<(i32, i64)>, ReadError> {
         self.read_blocking(|connection| events::offsets(connection, cluster, topic))
     }
 
-    /// A fact that the store keeps for the service, such as how many partitions its topic has.
+    /// Returns a fact that is stored for the service, such as the number of partitions of its topic.
     pub fn fact_blocking(&self, key: &str) -> Result<Option<String>, ReadError> {
         self.read_blocking(|connection| events::fact(connection, key))
     }
 
-    /// Keeps a fact.
+    /// Stores a fact.
     pub fn set_fact_blocking(&self, key: &str, value: &str) -> Result<(), CommitError> {
         let (key, value) = (key.to_owned(), value.to_owned());
         self.commit_blocking(Commit::write(move |connection| facts::set(connection, &key, &value)))?;
         Ok(())
     }
 
-    /// Keeps a fact no longer.
+    /// Removes a fact.
     pub fn remove_fact_blocking(&self, key: &str) -> Result<(), CommitError> {
         let key = key.to_owned();
         self.commit_blocking(Commit::write(move |connection| facts::remove(connection, &key)))?;
@@ -236,17 +241,26 @@ impl Store {
         self.read_blocking(|connection| tables::select(connection, table, query))
     }
 
-    /// Returns rows of the read table, each with the events of its stream at the same moment.
-    pub async fn rows_with_events(&self, query: Query) -> Result<Vec<(StoredRow, Vec<Event>)>, ReadError> {
+    /// Returns rows of the read table, each with the events of its stream from the same snapshot. Ends early where the
+    /// events take more than a mebibyte, and returns whether it did.
+    pub async fn rows_with_events(&self, query: Query) -> Result<(Vec<(StoredRow, Vec<Event>)>, bool), ReadError> {
         self.read_table(move |connection, table| {
             let moment = connection.unchecked_transaction()?;
-            let rows = tables::select(&moment, table, &query)?;
-            rows.into_iter().map(|row| events::stream(&moment, row.stream).map(|events| (row, events))).collect()
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for row in tables::select(&moment, table, &query)? {
+                let events = events::stream(&moment, row.stream)?;
+                bytes += events.iter().map(|event| event.payload.len()).sum::<usize>();
+                if bytes > LIST_BYTES && !found.is_empty() {
+                    return Ok((found, true));
+                }
+                found.push((row, events));
+            }
+            Ok((found, false))
         })
         .await
     }
 
-    /// Returns one stream's events, in order, with its row of the same moment.
+    /// Returns the events of a stream, in order, and its row from the same snapshot.
     pub async fn read_stream_with_row(&self, stream: StreamId) -> Result<(Vec<Event>, Option<StoredRow>), ReadError> {
         let table = self.inner.table;
         self.read(move |connection| {
@@ -271,7 +285,7 @@ impl Store {
         self.read(move |connection| question(connection, table)).await
     }
 
-    /// Runs a query away from the async threads.
+    /// Runs a query on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -289,8 +303,8 @@ impl Store {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.readers.close(); // so that the writer's connection is the last, which folds the write-ahead log in
-        self.requests = None; // the writer ends once it has answered what waits
+        self.readers.close(); // the writer's connection is then the last, and folds the write-ahead log into the file
+        self.requests = None; // the writer ends once it has answered the waiting commits
         if let Some(writer) = self.writer.take()
             && writer.thread().id() != thread::current().id()
         {

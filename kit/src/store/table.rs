@@ -11,7 +11,7 @@ use crate::store::error::BoxError;
 /// begins with an optional column leaves out the rows that have no value there.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
-    /// The name of the table.
+    /// The name of the table in the database.
     pub name: &'static str,
     /// The version of the table. Increment it with every change of the table, or of what the rows hold. A store whose
     /// table has another version rebuilds it from the log when it is opened.
@@ -41,17 +41,17 @@ pub(in crate::store) enum Kind {
 }
 
 impl Column {
-    /// A column of text.
+    /// Creates a column of text.
     pub const fn text(name: &'static str) -> Self {
         Self { name, kind: Kind::Text, is_optional: false, is_kept: false }
     }
 
-    /// A column of whole numbers.
+    /// Creates a column of whole numbers.
     pub const fn integer(name: &'static str) -> Self {
         Self { name, kind: Kind::Integer, is_optional: false, is_kept: false }
     }
 
-    /// A column of times, to the microsecond.
+    /// Creates a column of times, to the microsecond.
     pub const fn time(name: &'static str) -> Self {
         Self { name, kind: Kind::Time, is_optional: false, is_kept: false }
     }
@@ -61,8 +61,9 @@ impl Column {
         Self { is_optional: true, ..self }
     }
 
-    /// Keeps the value in a rebuild, where both the old row and the rebuilt one have one: for what no event describes,
-    /// such as the time of the next attempt. See [`RowUpdate`].
+    /// Keeps the value in a rebuild, if both the old row and the rebuilt row have a value.
+    ///
+    /// This is for data that no event describes, such as the time of the next attempt. See [`RowUpdate`].
     pub const fn kept(self) -> Self {
         Self { is_kept: true, ..self }
     }
@@ -122,13 +123,13 @@ impl<V: Into<Value>> From<Option<V>> for Value {
 pub struct Row(pub(in crate::store) Vec<Value>);
 
 impl Row {
-    /// A row of these values.
+    /// Creates a row of these values.
     pub fn new(values: impl Into<Vec<Value>>) -> Self {
         Self(values.into())
     }
 
-    /// Panics unless the row fits the table: a row that does not is a mistake in the program, and would fail every
-    /// commit that waits for the disk together with it.
+    /// Panics unless the row fits the table. A row that does not fit is a mistake in the program. It would fail every
+    /// commit of its group.
     pub(crate) fn assert_fits(&self, table: &Table) {
         assert_eq!(self.0.len(), table.columns.len(), "a row of {} has a value for each column", table.name);
         for (value, column) in self.0.iter().zip(table.columns) {
@@ -143,7 +144,7 @@ impl Row {
     }
 }
 
-/// A row as it is stored.
+/// A row as the read table has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRow {
     /// The stream that the row belongs to.
@@ -153,7 +154,7 @@ pub struct StoredRow {
 }
 
 impl StoredRow {
-    /// The text in a column; empty where there is none.
+    /// Returns the text in a column, or an empty text if there is none.
     pub fn text(&self, column: Column) -> &str {
         match self.value(column) {
             Value::Text(text) => text,
@@ -161,7 +162,7 @@ impl StoredRow {
         }
     }
 
-    /// The number in a column.
+    /// Returns the number in a column.
     pub fn integer(&self, column: Column) -> Option<i64> {
         match self.value(column) {
             Value::Integer(number) => Some(*number),
@@ -169,7 +170,7 @@ impl StoredRow {
         }
     }
 
-    /// The time in a column.
+    /// Returns the time in a column.
     pub fn time(&self, column: Column) -> Option<SystemTime> {
         match self.value(column) {
             Value::Time(time) => Some(*time),
@@ -192,18 +193,18 @@ pub struct RowUpdate {
 }
 
 impl RowUpdate {
-    /// An update of the stream's row.
+    /// Creates an update of the stream's row.
     pub fn new(stream: StreamId) -> Self {
         Self { stream, values: Vec::new(), only_where_set: None }
     }
 
-    /// Sets a column. An event sets it again, to what [`Append::row`](super::Append::row) says.
+    /// Sets a column. The next event replaces the value with that of [`Append::row`](super::Append::row).
     pub fn set(mut self, column: Column, value: impl Into<Value>) -> Self {
         self.values.push((column, value.into()));
         self
     }
 
-    /// Leaves rows alone that have no value in a column.
+    /// Changes only rows that have a value in a column.
     pub fn only_where_set(mut self, column: Column) -> Self {
         self.only_where_set = Some(column);
         self
@@ -283,7 +284,7 @@ impl Query {
         self
     }
 
-    /// Returns so many rows at most.
+    /// Returns at most this number of rows.
     pub fn limit(mut self, rows: usize) -> Self {
         self.limit = Some(rows);
         self

@@ -92,8 +92,7 @@ fn what_is_appended_reads_back_and_outlives_the_process() {
     assert_eq!(store.read_all_blocking(Position::START, 1).expect("reads"), read[..1]);
 }
 
-/// Whether the disk has it cannot be tested without cutting the power; that SQLite is told to wait for it can.
-/// So that a copy of the one file, made while nothing runs, is a whole one.
+/// A copy of this one file, made while no process has the store open, is complete.
 #[test]
 fn a_closed_store_is_one_file() {
     let (directory, store) = new_store();
@@ -107,6 +106,7 @@ fn a_closed_store_is_one_file() {
     assert_eq!(names, ["test.db", "test.db-lock"]);
 }
 
+/// Checks the settings of SQLite. A test of the disk itself would need a power cut.
 #[test]
 fn a_commit_waits_for_the_disk() {
     let (_directory, store) = new_store();
@@ -116,7 +116,7 @@ fn a_commit_waits_for_the_disk() {
         let _ = send.send((asked("synchronous")?, asked("journal_mode")?));
         Ok(())
     });
-    store.commit_blocking(ask).expect("asked");
+    store.commit_blocking(ask).expect("committed");
     let full = 2;
     assert_eq!(receive.recv().expect("an answer"), (full.into(), "wal".to_owned().into()));
 }
@@ -160,7 +160,7 @@ fn an_offset_moves_only_from_the_value_it_was_read_at_and_with_its_effect() {
     assert_eq!(store.offsets_blocking("another cluster", "t").expect("reads"), []);
 }
 
-/// Callers race for a few streams and try again on a conflict, as the door of the aggregate does.
+/// Callers race for a few streams and retry on a conflict, as `Streams` does.
 #[test]
 fn positions_and_versions_have_no_gap_under_concurrent_callers() {
     const CALLERS: usize = 8;
@@ -198,26 +198,26 @@ fn positions_and_versions_have_no_gap_under_concurrent_callers() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "what does not happen can only be waited for")]
+#[expect(clippy::disallowed_methods, reason = "that nothing changes can only be checked by waiting")]
 fn a_full_disk_fails_every_call_of_the_moment_stores_nothing_of_them_and_heals() {
     let (_directory, store) = new_store();
     let stream = StreamId::generate();
     store.commit_blocking(append(stream, 0, 1)).expect("stored");
     let limit = |pages: u32| Commit::write(move |table| table.pragma_update(None, "max_page_count", pages));
-    store.commit_blocking(limit(1)).expect("SQLite takes the current size instead");
+    store.commit_blocking(limit(1)).expect("SQLite uses the current size instead");
 
     let mut stored = 1;
     let error = loop {
         match store.commit_blocking(append(stream, stored, 1)) {
-            Ok(_) => stored += 1, // in what room the newest pages still have
+            Ok(_) => stored += 1, // the last pages still have free space
             Err(error) => break error,
         }
     };
     assert!(matches!(error, CommitError::Unavailable(_)), "{error:?}");
     let mut writable = store.writable();
     assert!(!*writable.borrow_and_update());
-    thread::sleep(Duration::from_millis(1500)); // longer than it takes to try by itself
-    assert!(!writable.has_changed().expect("open"), "it still cannot");
+    thread::sleep(Duration::from_millis(1500)); // longer than the interval of test writes
+    assert!(!writable.has_changed().expect("open"), "it still cannot write");
     let failed = Commit {
         offsets: vec![OffsetMove { partition: partition(), from: None, to: 5 }],
         ..append(stream, stored, 50)
@@ -297,12 +297,12 @@ fn a_directory_that_is_not_there_is_named() {
     assert!(error.to_string().contains("/nowhere/at/all.db"));
 }
 
-/// The same table in a later program, with a kept column.
+/// The same table in a later version of the program, with a kept column.
 const LATER: TableSource = TableSource {
     table: &Table { name: "counts", version: 2, key: "stream", columns: &[EVENTS, NOTE], indexes: &[] },
     row: |events| {
         if events.iter().any(|event| event.payload.is_empty()) {
-            return Err("as an interruption would".into());
+            return Err("a simulated interruption".into());
         }
         let count = i64::try_from(2 * events.len())?;
         Ok(Some(Row::new([count.into(), "none".into()])))

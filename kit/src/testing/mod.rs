@@ -18,10 +18,10 @@ pub use self::{
     broker::{publish, read_until},
     service::RunningService,
 };
-#[cfg(feature = "embedded")]
-pub use crate::kafka::record::{Received, Record, Source};
 pub use self::{
     domain::{Given, When, assert_replay, given},
     eventually::eventually,
     golden::{assert_golden, golden_envelope},
 };
+#[cfg(feature = "embedded")]
+pub use crate::kafka::record::{Received, Record, Source};

@@ -10,7 +10,7 @@ use axum::Router;
 use contracts::{orders::TOPIC, proto::orders::v1 as message};
 use futures_util::{Stream, StreamExt as _};
 use oncelog::{
-    aggregate::{Cause, ExecuteError, Loaded, Streams},
+    aggregate::{Cause, ExecuteError, Listing, Loaded, Streams},
     app::Context,
     edge::{CallError, MessageJson, Place},
     event::{Event, StreamId, Version},
@@ -97,10 +97,10 @@ impl Orders {
 
     async fn list(&self, request: message::ListOrdersRequest) -> Result<message::ListOrdersResponse, CallError> {
         let (filter, page) = requests::page(request).map_err(CallError::Invalid)?;
-        let mut orders = self.streams.list(filter.page(&page)).await?;
+        let Listing { entries: mut orders, is_cut } = self.streams.list(filter.page(&page)).await?;
         let place =
             |(row, order): &(StoredRow, Loaded<Order>)| Place { create_time: order.create_time, id: row.stream };
-        let next_page_token = page.cut(&mut orders, place);
+        let next_page_token = page.cut(&mut orders, is_cut, place);
         let orders = orders.iter().map(|(row, order)| to_message(row.stream, order));
         Ok(message::ListOrdersResponse { orders: orders.collect::<Result<_, _>>()?, next_page_token })
     }

@@ -110,9 +110,9 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
         ("content-length: 70000\r\n\r\n{", "413"),
     ] {
         let mut stream = TcpStream::connect(service.address).expect("connects");
-        let head = "POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let head = "POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         stream.write_all(format!("{head}{broken}").as_bytes()).expect("sent");
-        stream.shutdown(Shutdown::Write).expect("no more comes");
+        stream.shutdown(Shutdown::Write).expect("the writing half is shut down");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("answered");
         assert_eq!(answer.split(' ').nth(1), Some(status), "{broken:?}: {answer}");
@@ -121,7 +121,7 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
         assert_eq!(service.http("POST", "/orders", content_type, b"{\"amount\":5}").status, 415, "{content_type}");
     }
     let charset = service.http("POST", "/orders", "application/json; charset=utf-8", b"{}");
-    assert_eq!((charset.status, charset.bad_fields()), (400, vec!["amount"]), "the type is right, the rest is not");
+    assert_eq!((charset.status, charset.bad_fields()), (400, vec!["amount"]), "the type is right, the fields are not");
     assert_eq!(service.stored_orders(), 0);
 
     for id in ["x", &UNKNOWN.to_uppercase(), &UNKNOWN[1..]] {
@@ -202,9 +202,9 @@ async fn a_repeated_request_creates_one_order_and_has_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
     let service = Service::start().await;
-    service.broker.down().expect("goes");
+    service.broker.down().expect("the broker stops");
     let ids: HashSet<_> = (0..5).map(|_| service.post(r#"{"amount":500}"#).order_id().to_owned()).collect();
-    service.broker.up().expect("comes");
+    service.broker.up().expect("the broker starts");
     let records = read_until(&service.broker, TOPIC, |records| records.len() >= 5);
     let published: HashSet<_> =
         records.iter().map(|record| record.header("ce_subject").expect("there").to_owned()).collect();
@@ -216,21 +216,21 @@ async fn orders_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
 async fn a_store_that_cannot_write_refuses_the_call_and_says_when_to_come_again() {
     let service = Service::start().await;
     let limit = |pages: u32| Commit::statement(move |table| table.pragma_update(None, "max_page_count", pages));
-    service.store.commit(limit(1)).await.expect("SQLite takes the current size instead");
+    service.store.commit(limit(1)).await.expect("SQLite raises the limit to the current size");
     let large = format!("{{\"amount\":5,\"customerId\":\"{}\"}}", "x".repeat(64));
     assert_eq!((health(&service).await, ready(&service)), (ServingStatus::Serving, 200));
-    let refused = (0..1000).map(|_| service.post(&large)).find(|answer| answer.status != 201).expect("it runs full");
+    let refused = (0..1000).map(|_| service.post(&large)).find(|answer| answer.status != 201).expect("the store fills");
     assert_eq!((refused.status, refused.body["reason"].as_str()), (503, Some("STORE_UNAVAILABLE")));
     let request = CreateOrderRequest { amount: 5, customer_id: "x".repeat(64), ..Default::default() };
     let status = service.grpc().await.create_order(request).await.expect_err("refused");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.get_error_details().retry_info().is_some());
-    eventually("callers are sent away", || ready(&service) == 503);
+    eventually("the service is not ready", || ready(&service) == 503);
     assert_eq!(health(&service).await, ServingStatus::NotServing);
     assert_eq!(service.get("/livez").status, 200);
-    service.store.commit(limit(100_000)).await.expect("there is room again");
+    service.store.commit(limit(100_000)).await.expect("the store has room again");
     assert_eq!(service.post(&large).status, 201);
-    eventually("callers may come", || ready(&service) == 200);
+    eventually("the service is ready", || ready(&service) == 200);
     assert_eq!(health(&service).await, ServingStatus::Serving);
     service.stop().await.expect("a clean stop");
 }
@@ -246,12 +246,12 @@ async fn a_full_queue_refuses_the_call_and_says_when_to_come_again() {
         let _ = held.recv();
         Ok(())
     });
-    assert!(service.store.commit(hold).now_or_never().is_none(), "it waits");
-    begun.recv().expect("it is written, and takes nothing more from the queue");
-    // A commit whose caller goes away stays in the queue.
+    assert!(service.store.commit(hold).now_or_never().is_none(), "the commit waits");
+    begun.recv().expect("the writer has taken it, and takes nothing more from the queue");
+    // A commit stays in the queue after its caller has dropped it.
     let full = |answer| matches!(answer, Some(Err(CommitError::Overloaded)));
     let refused = (0..100_000).any(|_| full(service.store.commit(Commit::statement(|_| Ok(()))).now_or_never()));
-    assert!(refused, "the queue has no end");
+    assert!(refused, "the queue has no limit");
 
     let request = service.request("POST", "/orders").header("content-type", "application/json");
     let answer = agent().run(request.body(&br#"{"amount":500}"#[..]).expect("a request")).expect("an answer");
@@ -266,8 +266,8 @@ async fn a_full_queue_refuses_the_call_and_says_when_to_come_again() {
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.get_details_retry_info().is_some(), "{status:?}");
     }
-    release.send(()).expect("it waits");
-    eventually("there is room again", || service.post(r#"{"amount":500}"#).status == 201);
+    release.send(()).expect("the commit waits");
+    eventually("the queue has room again", || service.post(r#"{"amount":500}"#).status == 201);
     service.stop().await.expect("a clean stop");
 }
 

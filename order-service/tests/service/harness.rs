@@ -1,4 +1,4 @@
-//! A running service, its broker, and callers of both kinds.
+//! A running service, its broker, and callers over gRPC and HTTP.
 
 use std::net::SocketAddr;
 
@@ -47,20 +47,20 @@ impl Service {
         OrderServiceClient::connect(format!("http://{}", self.address)).await.expect("connects")
     }
 
-    /// An HTTP call: the status, the headers, the body.
+    /// Makes an HTTP call.
     pub(crate) fn http(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
         let request = self.request(method, path).header("content-type", content_type);
         Answer::of(agent().run(request.body(body).expect("a request")).expect("an answer"))
     }
 
-    /// A POST of an order under an idempotency key.
+    /// Posts an order with an `Idempotency-Key`.
     pub(crate) fn keyed(&self, key: &str, body: &str) -> Answer {
         let request = self.request("POST", "/orders").header("content-type", "application/json");
         let request = request.header("idempotency-key", key).body(body.as_bytes()).expect("a request");
         Answer::of(agent().run(request).expect("an answer"))
     }
 
-    /// A GET whose body is read as it comes.
+    /// Makes a GET, and returns before the body has been received.
     pub(crate) fn open(&self, path: &str, last_event_id: Option<&str>) -> ureq::http::Response<ureq::Body> {
         let mut request = self.request("GET", path);
         if let Some(id) = last_event_id {
@@ -81,7 +81,7 @@ impl Service {
         self.http("GET", path, "", b"")
     }
 
-    /// Lets nothing be written to the store until it is dropped.
+    /// Blocks all writes to the store until the returned connection is dropped.
     pub(crate) fn hold_the_disk(&self) -> Connection {
         let connection = Connection::open(self.directory.path().join("orders.db")).expect("opens");
         connection.execute_batch("BEGIN IMMEDIATE").expect("held");
@@ -122,7 +122,7 @@ impl Answer {
         self.body["orderId"].as_str().expect("an order id")
     }
 
-    /// The fields that the problem names.
+    /// Returns the fields that the problem details name.
     pub(crate) fn bad_fields(&self) -> Vec<&str> {
         self.body["errors"].as_array().into_iter().flatten().filter_map(|error| error["field"].as_str()).collect()
     }

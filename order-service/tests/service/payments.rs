@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use crate::harness::{PAYMENT_EVENTS, SERVICE, Service, TOPIC};
 
-/// A record as payment-service publishes it.
+/// Returns a record like those that payment-service publishes.
 pub(crate) fn outcome(order_id: &str, event: payment_event::Event) -> Record {
     let id = EventId::generate();
     let message = PaymentEvent {
@@ -62,13 +62,13 @@ async fn an_order_becomes_what_its_payment_became_and_that_is_published() {
     let waiting = service.post(r#"{"amount":500}"#).order_id().to_owned();
     let once = completed(&paid);
     publish(&service.broker, &[once.clone(), once, completed(&paid), failed(&declined)]);
-    eventually("the outcomes are read", || {
+    eventually("the outcomes are recorded", || {
         state(&service, &paid) == "PAID" && state(&service, &declined) == "PAYMENT_FAILED"
     });
     assert_eq!(state(&service, &waiting), "CREATED");
     let failure = service.get(&format!("/orders/{declined}")).body["paymentFailure"].clone();
     assert_eq!((failure["code"].as_str(), failure["message"].as_str()), (Some("CARD_DECLINED"), Some("declined")));
-    // A repeat of the call is answered as the first one was.
+    // A repeated call gets the answer of the first one.
     assert_eq!(service.post(r#"{"amount":500,"requestId":"paid"}"#).body["state"], "CREATED");
 
     let records = read_until(&service.broker, TOPIC, |records| records.len() >= 5);

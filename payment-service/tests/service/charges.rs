@@ -30,7 +30,7 @@ async fn an_order_is_charged_once_and_each_step_is_published() {
     let types: Vec<_> = records.iter().map(|record| record.header("ce_type").expect("there")).collect();
     assert_eq!(types, ["payments.events.v1.PaymentRequested", "payments.events.v1.PaymentCompleted"]);
     assert!(records.iter().all(|record| record.key.as_deref() == Some(order.to_string().as_bytes())));
-    assert!(records[0].header("ce_causationid").is_some(), "it names the order's event");
+    assert!(records[0].header("ce_causationid").is_some(), "the header has the id of the order's event");
     service.stop().await;
 }
 
@@ -72,12 +72,12 @@ async fn a_slow_payment_holds_up_nobody() {
     }
     for order in &orders[..20] {
         let payment = service.payment(&order.to_string()).await.expect("known");
-        assert_eq!(payment.state(), PaymentState::Requested, "the others were waited for");
+        assert_eq!(payment.state(), PaymentState::Requested, "the slow payments delayed the others");
     }
     service.stop().await;
 }
 
-/// Stopped while the gateway has the call: whatever became of it, the next start settles it, once.
+/// The service stops while calls are in flight. Whatever their outcome was, the next start settles each one once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_with_calls_under_way_forgets_none_and_charges_none_twice() {
     let mut world = World::new();
@@ -101,7 +101,7 @@ async fn a_restart_with_calls_under_way_forgets_none_and_charges_none_twice() {
     assert_eq!(charged, [1, 1, 1, 0]);
 }
 
-/// The gateway's memory of the key is over when the call is repeated: it is asked before it is charged again.
+/// The gateway has forgotten the key when the call is repeated. So the charge is looked up before it is repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_whose_key_is_forgotten_is_found_and_not_made_again() {
     let mut world = World::new();
@@ -113,7 +113,7 @@ async fn a_charge_whose_key_is_forgotten_is_found_and_not_made_again() {
     service.stop().await;
 }
 
-/// A restored store reads of orders again that were charged long ago: their own time tells, not the store's.
+/// A restored store consumes orders again that were charged long ago. The age of the order counts, not the store's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_reads_of_an_old_order_again_asks_the_gateway_before_it_charges() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! A running service that can be stopped and started again, its broker, its ledger, and the orders it reads.
+//! A service that can be stopped and restarted, its broker, its ledger, and the orders that it consumes.
 
 use std::{
     path::PathBuf,
@@ -26,7 +26,7 @@ pub(crate) const SERVICE: &str = PaymentService::INFO.name;
 pub(crate) const TOPIC: &str = PaymentService::TOPIC.name;
 const ORDER_EVENTS: &str = "order-events";
 
-/// What outlives the service: the broker, the store, the ledger.
+/// Everything that outlives the service: the broker, the store and the ledger.
 pub(crate) struct World {
     pub(crate) broker: EmbeddedBroker,
     directory: TempDir,
@@ -64,19 +64,19 @@ impl World {
         ids
     }
 
-    /// Loses the store, as a restored backup that is too old would.
+    /// Deletes the store. The effect is that of restoring a backup that is too old.
     pub(crate) fn lose_the_store(&self) {
-        std::fs::remove_file(self.directory.path().join("payments.db")).expect("it was closed");
+        std::fs::remove_file(self.directory.path().join("payments.db")).expect("the store was closed");
     }
 
-    /// How often the order was charged, as the ledger tells it to anyone who opens it.
+    /// Returns the number of the order's charges in the ledger.
     pub(crate) fn charges(&self, order: StreamId) -> u64 {
         let sql = "SELECT count(*) FROM charges WHERE key = ?1 AND reference IS NOT NULL";
         let ledger = Connection::open(self.ledger()).expect("opens");
         ledger.query_row(sql, [order.to_string()], |row| row.get(0)).expect("reads")
     }
 
-    /// How often it was given back.
+    /// Returns the number of the order's refunds in the ledger.
     pub(crate) fn refunds(&self, order: StreamId) -> u64 {
         let ledger = Connection::open(self.ledger()).expect("opens");
         let sql = "SELECT count(*) FROM refunds WHERE key = ?1";
@@ -99,7 +99,7 @@ impl Service {
         Ok(answer.into_inner().payment.expect("a payment"))
     }
 
-    /// Waits until the payment is as described.
+    /// Waits until the payment meets the condition, and returns it.
     pub(crate) async fn payment_until(&self, order: StreamId, reached: impl Fn(&Payment) -> bool) -> Payment {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -117,19 +117,19 @@ impl Service {
     }
 }
 
-/// A new order's record.
+/// Returns the id and the record of a new order.
 pub(crate) fn order_created(amount: i64) -> (StreamId, Record) {
     order_created_at(now(), amount)
 }
 
-/// The record of an order that was taken then.
+/// Returns the id and the record of an order that was created at this time.
 pub(crate) fn order_created_at(time: SystemTime, amount: i64) -> (StreamId, Record) {
     let stream = StreamId::generate();
     let created = OrderCreated { amount, currency_code: "USD".to_owned(), ..Default::default() };
     (stream, record(stream, time, "orders.events.v1.OrderCreated", order_event::Event::OrderCreated(created)))
 }
 
-/// The record of an order's cancellation.
+/// Returns the record of a requested cancellation.
 pub(crate) fn order_cancelled(order: StreamId) -> Record {
     let event = order_event::Event::OrderCancellationRequested(OrderCancellationRequested {});
     record(order, now(), "orders.events.v1.OrderCancellationRequested", event)

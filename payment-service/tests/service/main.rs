@@ -1,4 +1,4 @@
-//! The whole service with the embedded broker and the simulated gateway's real ledger.
+//! Tests of the whole service, with the embedded broker and the simulated gateway's ledger on disk.
 
 mod charges;
 mod harness;

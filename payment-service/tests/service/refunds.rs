@@ -1,4 +1,4 @@
-//! Orders that are cancelled, and what a person is needed for.
+//! Tests of cancelled orders, and of payments that need a person.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn a_cancelled_order_is_given_back_once_or_never_charged() {
     for order in &orders {
         service.payment_until(*order, |payment| payment.state() != PaymentState::Requested).await;
     }
-    // Not charged yet: under way, failing, or charged without an answer.
+    // Uncertain payments: a call in flight, failed calls, and a charge without an answer.
     let uncertain = world.order(&[SLOW, FAILS_AT_FIRST, ANSWER_LOST]);
     service.payment_until(uncertain[0], |_| true).await;
     service.payment_until(uncertain[1], |payment| payment.failed_attempts > 0).await;
@@ -56,7 +56,7 @@ async fn a_cancelled_order_is_given_back_once_or_never_charged() {
         assert_eq!(payment.refund_reference.is_empty(), expected != PaymentState::Refunded);
         assert_eq!((world.charges(order), world.refunds(order)), (charges, charges), "{payment:?}");
     }
-    // Cancelled before anything else was heard of it: it is not charged when the rest is heard.
+    // An order that is cancelled before its payment was requested is voided, so a later request charges nothing.
     let records = read_until(&world.broker, TOPIC, |records| {
         records.iter().any(|record| record.header("ce_subject") == Some(unknown.to_string().as_str()))
     });
@@ -88,7 +88,7 @@ async fn what_the_gateway_cannot_tell_waits_for_a_person() {
     settle(&service, cancelled, was_charged()).await.expect("settled");
     service.payment_until(cancelled, |payment| payment.state() == PaymentState::Refunded).await;
 
-    let refused = settle(&service, not_charged, was_charged()).await.expect_err("settled otherwise before");
+    let refused = settle(&service, not_charged, was_charged()).await.expect_err("settled with another outcome before");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(refused.get_details_error_info().expect("a reason").reason, "NOT_IN_REVIEW");
     assert!(listed(&service, PaymentState::NeedsReview).await.is_empty());
@@ -100,7 +100,7 @@ async fn a_refund_that_is_refused_waits_for_a_person() {
     let world = World::new();
     let service = world.start().await;
     let order = world.order(&[REFUND_REFUSED])[0];
-    // Cancelled before it is charged, it would be voided.
+    // The order is charged first. A cancellation before that would void the payment.
     service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
     publish(&world.broker, &[order_cancelled(order)]);
     let payment = service.payment_until(order, |payment| payment.state() == PaymentState::NeedsReview).await;
@@ -136,7 +136,7 @@ async fn settle(service: &Service, order: StreamId, outcome: Outcome) -> Result<
     Ok(answer.into_inner().payment.expect("a payment"))
 }
 
-/// All payments in a state, page by page.
+/// Lists all payments in a state, page by page.
 async fn listed(service: &Service, state: PaymentState) -> Vec<String> {
     let mut request = ListPaymentsRequest { page_size: 2, state: state.into(), ..Default::default() };
     let mut listed = Vec::new();

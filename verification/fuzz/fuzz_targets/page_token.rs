@@ -12,7 +12,7 @@ fuzz_target!(|input: (i32, &str, &str)| {
         assert!((1..=1000).contains(&page.size));
         if let Some(place) = page.after {
             let mut two = vec![place; page.size + 1];
-            let next = page.cut(&mut two, |place| *place);
+            let next = page.cut(&mut two, false, |place| *place);
             assert_eq!(Page::parse(size, &next, filter.to_owned()).expect("the token is valid").after, Some(place));
         }
     }

@@ -30,7 +30,7 @@ pub(in crate::store) fn streams(
     through: Position,
     limit: usize,
 ) -> rusqlite::Result<Vec<Vec<Event>>> {
-    // Not `?1 IS NULL OR stream > ?1`, which no index serves. No stream has the empty id.
+    // The empty id stands for no id, because no stream has it. `?1 IS NULL OR stream > ?1` would use no index.
     let sql =
         format!("SELECT {COLUMNS} FROM events WHERE stream > ?1 AND position <= ?2 ORDER BY stream, version LIMIT ?3");
     let after = after.map(|stream| stream.0.as_bytes().to_vec()).unwrap_or_default();
@@ -46,7 +46,7 @@ pub(in crate::store) fn streams(
             None => streams.push(vec![event]),
         }
     }
-    // The last one may be cut off. If it is the only one, it has more events than the limit.
+    // The last stream may be incomplete. If it is the only one, it has as many events as the limit or more.
     if full
         && let Some(last) = streams.pop()
         && streams.is_empty()

@@ -1,4 +1,4 @@
-//! One process at a time: a lock on a file beside the store, held while the store is open.
+//! A lock on a file beside the store, held while the store is open. It allows one process at a time.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -11,7 +11,7 @@ pub(in crate::store) struct Lock(#[expect(dead_code, reason = "held for its lock
 
 pub(in crate::store) enum Locked {
     Ours(Lock),
-    /// Another process holds it; its id, if it could be read.
+    /// Another process holds the lock. This is its id, if it could be read.
     Theirs(Option<u32>),
 }
 

@@ -1,6 +1,6 @@
 //! The store on SQLite: one file, one process.
 //!
-//! One thread owns the connection that writes ([`writer`]); a few others read beside it ([`readers`]).
+//! One thread owns the connection that writes ([`writer`]). A few read-only connections serve all reads ([`readers`]).
 
 pub(super) mod events;
 pub(super) mod facts;

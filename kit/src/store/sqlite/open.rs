@@ -1,4 +1,4 @@
-//! Opening a store for writing: lock, checks, and the read table.
+//! Opens a store for writing: takes the lock, checks the file, and prepares the read table.
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
@@ -29,7 +29,7 @@ pub(in crate::store) struct Opened {
     pub(in crate::store) lock: Lock,
 }
 
-/// Opens a store, or creates it where there is none.
+/// Opens a store, or creates it if there is none.
 pub(in crate::store) fn open(
     path: &Path,
     identity: StoreIdentity,
@@ -42,7 +42,7 @@ pub(in crate::store) fn open(
     };
     let failed = |error| OpenError::sqlite(path, error);
     let mut connection = Connection::open(path).map_err(failed)?;
-    // Another program may be reading, or writing by mistake.
+    // Another process may read the file, or write it by mistake.
     connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
     let is_new = schema::is_new(&connection, path)?;
     configure(&connection).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! A few read-only connections beside the writer. Each sees whole commits only.
+//! A pool of read-only connections. Each sees whole commits only.
 
 use std::{
     path::PathBuf,
@@ -15,7 +15,7 @@ use crate::{
     store::error::ReadError,
 };
 
-/// The number of connections that a disk can keep busy.
+/// The largest number of connections. More of them would not read faster from one disk.
 const CONNECTIONS: usize = 4;
 
 /// The cache of a connection that reads a whole log: 32 MiB, as SQLite's `cache_size` counts it.
@@ -34,7 +34,7 @@ impl Readers {
         Self { path, cache_size: None, idle: Mutex::new(Vec::new()), permits: Semaphore::new(CONNECTIONS) }
     }
 
-    /// Readers of a whole log, and of streams in the order of their ids.
+    /// Creates readers of a whole log, and of streams in the order of their ids.
     pub(in crate::store) fn of_log(path: PathBuf) -> Self {
         Self { cache_size: Some(LOG_CACHE), ..Self::new(path) }
     }
@@ -73,10 +73,10 @@ impl Readers {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as in schema.rs
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?; // as for the writer, in open.rs
         if let Some(size) = self.cache_size {
             connection.pragma_update(None, "cache_size", size)?;
-            schema::show_tracestate(&connection)?; // an older program may have the store open
+            schema::show_tracestate(&connection)?; // version 0.1.0 may have the store open
         }
         Ok(connection)
     }

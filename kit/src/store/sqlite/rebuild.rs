@@ -1,4 +1,4 @@
-//! Rebuilds the read table from the log: after a change of the table, or when an operator asks for it.
+//! Rebuilds the read table from the log, after a change of the table or on an operator's command.
 //!
 //! A rebuild is one transaction. If it is interrupted at any point, the old table is still there.
 
@@ -27,16 +27,16 @@ const BATCH: usize = 1000;
 /// The interval of progress reports.
 const REPORT: Duration = Duration::from_secs(2);
 
-/// When the read table is rebuilt.
+/// The condition for a rebuild of the read table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Rebuild {
-    /// If it has another version.
+    /// Rebuild if the stored table has another version.
     IfOutdated,
-    /// In any case.
+    /// Rebuild in any case.
     Always,
 }
 
-/// Creates the read table where there is none, and rebuilds it where that is due.
+/// Creates the read table of an empty store, or rebuilds it if necessary.
 pub(super) fn prepare(
     connection: &mut Connection,
     path: &Path,

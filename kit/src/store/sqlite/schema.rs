@@ -1,4 +1,4 @@
-//! The tables of a store, and what is checked before it is used.
+//! The tables of a store, and the checks before it is used.
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     },
 };
 
-/// Marks the file as one of ours: "evst".
+/// Marks the file as an event store: "evst".
 const APPLICATION_ID: i32 = 0x6576_7374;
 
-/// Counts up with every change of the tables below that an older program could not work with.
+/// The version of the tables below. Increment it with every change that an older program could not work with.
 const SCHEMA_VERSION: i32 = 1;
 
 const TABLES: &str = "
@@ -27,7 +27,7 @@ CREATE TABLE events (
     id          BLOB NOT NULL,            -- UUID, 16 bytes
     type        TEXT NOT NULL,
     time        INTEGER NOT NULL,         -- microseconds since 1970
-    causation   BLOB,                     -- the id of the event that led to it
+    causation   BLOB,                     -- the id of the event that caused this one
     traceparent TEXT,
     tracestate  TEXT,
     payload     BLOB NOT NULL,            -- as published
@@ -38,7 +38,7 @@ CREATE TABLE inbox_offsets (
     cluster     TEXT NOT NULL,
     topic       TEXT NOT NULL,
     partition   INTEGER NOT NULL,
-    next_offset INTEGER NOT NULL,         -- of the next record to be read
+    next_offset INTEGER NOT NULL,         -- of the next record to be consumed
     PRIMARY KEY (cluster, topic, partition)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -67,7 +67,7 @@ pub(in crate::store) fn add_tracestate(connection: &Connection) -> rusqlite::Res
     connection.execute_batch("ALTER TABLE events ADD COLUMN tracestate TEXT")
 }
 
-/// Shows the missing column as empty to a connection that only reads.
+/// Makes the column appear, without a value, to a read-only connection of a store that lacks it.
 pub(in crate::store) fn show_tracestate(connection: &Connection) -> rusqlite::Result<()> {
     if has_tracestate(connection)? {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The read table on SQLite: its statements, generated from its description.
+//! The read table on SQLite. All statements are generated from the description of the table.
 
 use rusqlite::{
     Connection, Row as SqlRow, ToSql,
@@ -22,7 +22,7 @@ impl ToSql for Value {
     }
 }
 
-/// Creates the table and its indexes where they are missing.
+/// Creates the table and its indexes, if they are missing.
 pub(super) fn create(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
     let Table { name, key, .. } = table;
     let mut sql = format!("CREATE TABLE IF NOT EXISTS {name} ({key} BLOB PRIMARY KEY");
@@ -144,7 +144,7 @@ fn statement<'a>(table: &Table, query: &'a Query) -> (String, Parameters<'a>) {
     let mut order = String::new();
     match query.order {
         Some(Order::NewestFirst(column)) => {
-            // One bound, because an index serves one: the end of the page before lies before the given time.
+            // An index serves only one bound, so use the smaller one: the given time, or the end of the last page.
             let before = query.before.map(|time| (to_micros(time), Uuid::nil()));
             let after = query.after.map(|(time, stream)| (to_micros(time), stream.0));
             if let Some((time, stream)) = before.into_iter().chain(after).min() {
@@ -203,7 +203,7 @@ pub(super) fn save_kept(connection: &Connection, table: &Table) -> rusqlite::Res
     Ok(kept)
 }
 
-/// Restores the saved columns, where the new row has a value there too.
+/// Restores the saved columns in rows whose rebuilt value is not NULL.
 pub(super) fn restore_kept(connection: &Connection, table: &Table, kept: &[&str]) -> rusqlite::Result<()> {
     if kept.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The thread that owns the write connection: it commits whatever waits, all of it with one sync.
+//! The thread that owns the write connection. It commits all waiting requests with one sync (group commit).
 
 use std::{
     collections::HashSet,
@@ -21,13 +21,13 @@ use crate::{
     },
 };
 
-/// How many commits share one sync at most.
+/// The largest number of commits that share one sync.
 const GROUP: usize = 1024;
 
-/// How often a store that cannot write tries again when nobody asks.
+/// The interval of test writes after a failed write, while there are no requests.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Takes the room of some events, and gives it back.
+/// The test write. It needs as much disk space as some events, and leaves nothing behind.
 const PROBE_WRITE: &str = "
     INSERT INTO facts (key, value) VALUES ('probe', hex(zeroblob(16384)));
     DELETE FROM facts WHERE key = 'probe';
@@ -61,7 +61,7 @@ pub(in crate::store) fn run(
         note(writable, result.failure.as_deref());
         fault::before(Step::Answer);
         for (answer, outcome) in result.answers {
-            let _ = answer.send(outcome); // the caller may have hung up
+            let _ = answer.send(outcome); // the caller may have dropped its future
         }
         fault::after(Step::Answer);
     }
@@ -69,7 +69,8 @@ pub(in crate::store) fn run(
     drop(lock);
 }
 
-/// Waits for a commit and takes what else waits by then. Empty: nothing came, but it is time to probe.
+/// Waits for a request, and takes the others that wait by then. Returns an empty group if it is time for a test write.
+/// Returns `None` once the store is closed.
 fn next_group(queue: &mpsc::Receiver<Request>, writable: bool) -> Option<Vec<Request>> {
     let first = if writable {
         Some(queue.recv().ok()?)
@@ -97,9 +98,9 @@ fn note(writable: &watch::Sender<bool>, failure: Option<&rusqlite::Error>) {
 struct Writer {
     connection: Connection,
     table: Option<&'static Table>,
-    /// The event types that the store has had so far.
+    /// The event types that the store has held so far.
     event_types: HashSet<String>,
-    /// The types of what is being appended.
+    /// The types of the events in the current group, for the metrics.
     appended: Vec<String>,
 }
 
@@ -134,7 +135,7 @@ impl Writer {
 
     fn write(&mut self, waiting: &mut vec::IntoIter<Request>, answers: &mut Vec<Answer>) -> rusqlite::Result<Position> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        // Asked each time: a commit that was reported as failed may have come to light.
+        // Read each time, because a commit that was reported as failed may have been made after all.
         let mut head = schema::head(&self.connection)?;
         let full = || fault::fails(Step::Append).then(|| failure(ffi::SQLITE_FULL)).map_or(Ok(()), Err);
         if waiting.len() == 0 {
@@ -168,7 +169,7 @@ impl Writer {
         }
     }
 
-    /// After a failure nothing is assumed of what the file holds.
+    /// Rolls back, and forgets what was assumed about the content of the file.
     fn recover(&mut self) {
         self.appended.clear();
         if !self.connection.is_autocommit() {
@@ -177,7 +178,8 @@ impl Writer {
         self.event_types.clear();
     }
 
-    /// Checks everything before anything is written, so that a refused commit leaves nothing in its group.
+    /// Returns the reason to refuse a commit, if there is one. It is checked before anything of the commit is written, so
+    /// that a refused commit leaves nothing behind in its group.
     fn refusal(&self, commit: &Commit) -> rusqlite::Result<Option<CommitError>> {
         for &Append { stream, expected, .. } in &commit.appends {
             let actual = self.version(stream)?;

@@ -1,0 +1,143 @@
+//! The bodies of requests and answers: a deadline for the one, and a budget for the others.
+//!
+//! A caller that sends slowly holds a call open, and one that does not read holds an answer in memory. Both are limited.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    BoxError,
+    body::{Body, Bytes, HttpBody},
+};
+use http_body::Frame;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep},
+};
+
+use super::connections::CallInFlight;
+
+/// The time that the body of a request may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// The part of an answer that is handed to the connection at once. The rest stays here, where it is counted.
+const CHUNK: usize = 16 * 1024;
+
+/// The budget for answers that are not sent yet, in bytes. It belongs to all connections of the process together.
+const BUDGET: usize = 48 * 1024 * 1024;
+
+/// Answers up to this size are not counted: there are at most as many of them as calls in flight.
+const SMALL: usize = 4 * CHUNK;
+
+static UNSENT: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(BUDGET)));
+
+/// Limits the time that the body of a request may take to arrive.
+pub(super) fn limited<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    Body::new(Limited { body, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + ARRIVAL)) })
+}
+
+/// Hands an answer to the connection piece by piece, as fast as its caller reads.
+pub(super) fn paced(body: Body, call: CallInFlight) -> Body {
+    Body::new(Paced { body, rest: Bytes::new(), budget: None, _call: call })
+}
+
+struct Limited<B> {
+    body: B,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Limited<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        match self.deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err("the body of the request did not arrive in time".into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+struct Paced {
+    body: Body,
+    /// The part of the current frame that was not handed on.
+    rest: Bytes,
+    /// The share of the budget that the rest takes.
+    budget: Option<OwnedSemaphorePermit>,
+    _call: CallInFlight,
+}
+
+impl HttpBody for Paced {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let paced = &mut *self;
+        if paced.rest.is_empty() {
+            paced.budget = None;
+            let frame = match Pin::new(&mut paced.body).poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(Some(Ok(frame))) => frame,
+            };
+            match frame.into_data() {
+                Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                Ok(data) => paced.rest = data,
+            }
+            if paced.rest.len() > SMALL {
+                let share = u32::try_from(paced.rest.len()).unwrap_or(u32::MAX);
+                match Arc::clone(&UNSENT).try_acquire_many_owned(share) {
+                    Ok(share) => paced.budget = Some(share),
+                    Err(_spent) => {
+                        tracing::debug!("an answer was dropped: too much of others is not read");
+                        paced.rest = Bytes::new();
+                        return Poll::Ready(Some(Err("too many answers are not read".into())));
+                    }
+                }
+            }
+        }
+        let chunk = paced.rest.split_to(CHUNK.min(paced.rest.len()));
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
