@@ -62,6 +62,13 @@ impl Version {
     }
 }
 
+/// The version as messages carry it.
+impl From<Version> for i64 {
+    fn from(version: Version) -> Self {
+        Self::try_from(version.0).unwrap_or(Self::MAX)
+    }
+}
+
 /// The number of an event in its store: 1, 2, 3 … without gaps, in the order of commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);

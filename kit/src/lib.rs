@@ -106,7 +106,7 @@
 //!     let guest = StreamId::parse(&id).ok_or(CallError::NoRoute)?;
 //!     let guest = guests.execute(guest, &name, &Cause::default()).await;
 //!     let guest = guest.map_err(|error| {
-//!         CallError::of(error, |Enough| CallError::Precondition { reason: "ENOUGH", message: "greeted often enough" })
+//!         CallError::of(error, |Enough| CallError::Precondition { reason: "ENOUGH", message: "greeted often enough".into() })
 //!     })?;
 //!     Ok(format!("Hello {name}, number {}", guest.state.greetings))
 //! }

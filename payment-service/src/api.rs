@@ -64,7 +64,7 @@ impl PaymentService for Payments {
 
 impl Payments {
     async fn get(&self, order_id: &str) -> Result<message::Payment, CallError> {
-        let id = order(order_id).map_err(|violation| CallError::Invalid(vec![violation]))?;
+        let id = order(order_id)?;
         let (payment, row) = self.streams.load_with_row(id).await?;
         to_message(id, payment, row.as_ref()).ok_or_else(|| unknown(id))
     }
@@ -102,7 +102,7 @@ impl Payments {
                 Rejection::Unknown => unknown(id),
                 Rejection::NotInReview => CallError::Precondition {
                     reason: "NOT_IN_REVIEW",
-                    message: "the payment needs no review, or needs another outcome",
+                    message: "the payment needs no review, or needs another outcome".into(),
                 },
                 // Only commands of an order and answers of the gateway are rejected for these reasons.
                 Rejection::OtherAmount { .. } | Rejection::Contradicted => CallError::Internal,
@@ -118,8 +118,7 @@ fn unknown(id: StreamId) -> CallError {
 }
 
 fn order(order_id: &str) -> Result<StreamId, Violation> {
-    let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
-    StreamId::parse(order_id).ok_or_else(malformed)
+    Violation::stream_id("order_id", order_id)
 }
 
 /// Reads the outcome that a person found out. Returns a violation for every wrong field.
@@ -127,11 +126,10 @@ fn settlement(request: SettlePaymentRequest) -> Result<(StreamId, Command), Vec<
     let mut violations = Vec::new();
     let id = order(&request.order_id).map_err(|violation| violations.push(violation));
     let mut text = |field: &str, text: String| {
-        let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        if !fits {
-            violations.push(Violation::new(field, "must be 1 to 64 characters, none of them a control character"));
-        }
-        text
+        Violation::text(field, text, 64).unwrap_or_else(|violation| {
+            violations.push(violation);
+            String::new()
+        })
     };
     let settlement = match request.outcome {
         None => None,

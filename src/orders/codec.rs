@@ -56,7 +56,7 @@ impl Payload for OrderEvent {
         message::OrderEvent {
             event_id: envelope.id.to_string(),
             order_id: envelope.stream.to_string(),
-            version: i64::try_from(envelope.version.0).unwrap_or(i64::MAX),
+            version: envelope.version.into(),
             occur_time: Some(Timestamp::from(envelope.time)),
             event: Some(event),
         }

@@ -1,15 +1,15 @@
 //! The calls, over gRPC (`shipping.v1.ShippingService`) and HTTP (`/shipments`). Both use the functions of [`Shipments`].
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, FromRequest as _, Path, Request, State},
-    http::StatusCode,
+    Router,
+    extract::{Path, State},
+    http::HeaderMap,
     routing::{get, post},
 };
 use oncelog::{
     Service as _,
     aggregate::{Cause, Loaded, NoTable, Streams},
-    edge::{CallError, MAX_REQUEST, Violation},
+    edge::{CallError, Json, MAX_REQUEST, Violation},
     event::StreamId,
     runtime::TraceContext,
 };
@@ -32,8 +32,6 @@ pub(crate) fn routes(streams: Streams<NoTable<Shipment>>) -> (Routes, Router) {
     let http = Router::new()
         .route("/shipments/{order_id}", get(http_get))
         .route("/shipments/{order_id}/ship", post(http_ship))
-        .method_not_allowed_fallback(async || CallError::Method)
-        .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(shipments);
     (Routes::new(grpc), http)
 }
@@ -46,7 +44,7 @@ struct Shipments {
 
 impl Shipments {
     async fn get(&self, order_id: &str) -> Result<message::Shipment, CallError> {
-        let id = parse_order_id(order_id).map_err(|violation| CallError::Invalid(vec![violation]))?;
+        let id = Violation::stream_id("order_id", order_id)?;
         to_message(id, self.streams.load(id).await?)
     }
 
@@ -61,33 +59,22 @@ impl Shipments {
     }
 }
 
-fn parse_order_id(order_id: &str) -> Result<StreamId, Violation> {
-    let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
-    StreamId::parse(order_id).ok_or_else(malformed)
-}
-
 /// Returns the command of a request, or every bad field.
 fn parse(request: ShipOrderRequest) -> Result<(StreamId, Command), Vec<Violation>> {
-    let ShipOrderRequest { order_id, tracking_code } = request;
-    let mut violations = Vec::new();
-    let id = parse_order_id(&order_id).map_err(|violation| violations.push(violation));
-    if !(1..=64).contains(&tracking_code.chars().count()) || tracking_code.chars().any(char::is_control) {
-        violations
-            .push(Violation::new("tracking_code", "must be 1 to 64 characters, none of them a control character"));
-    }
-    match id {
-        Ok(id) if violations.is_empty() => Ok((id, Command::Ship { tracking_code })),
-        _ => Err(violations),
+    let id = Violation::stream_id("order_id", &request.order_id);
+    match (id, Violation::text("tracking_code", request.tracking_code, 64)) {
+        (Ok(id), Ok(tracking_code)) => Ok((id, Command::Ship { tracking_code })),
+        (id, tracking_code) => Err(id.err().into_iter().chain(tracking_code.err()).collect()),
     }
 }
 
 fn rejected(rejection: Rejection) -> CallError {
-    let (reason, message) = match rejection {
-        Rejection::NotPrepared => ("NOT_PREPARED", "the payment of the order has not completed"),
-        Rejection::CalledOff => ("CALLED_OFF", "the shipment was called off"),
-        Rejection::AlreadyShipped => ("ALREADY_SHIPPED", "the order was shipped with another tracking code"),
+    let reason = match rejection {
+        Rejection::NotPrepared => "NOT_PREPARED",
+        Rejection::CalledOff => "CALLED_OFF",
+        Rejection::AlreadyShipped => "ALREADY_SHIPPED",
     };
-    CallError::Precondition { reason, message }
+    CallError::Precondition { reason, message: rejection.to_string().into() }
 }
 
 fn to_message(id: StreamId, shipment: Loaded<Shipment>) -> Result<message::Shipment, CallError> {
@@ -132,14 +119,17 @@ fn to_status(error: CallError) -> Status {
 type Answer = Result<Json<Value>, CallError>;
 
 async fn http_get(State(shipments): State<Shipments>, Path(order_id): Path<String>) -> Answer {
-    shipments.get(&order_id).await.map(to_json).map_err(with_json_names)
+    shipments.get(&order_id).await.map(to_json)
 }
 
-async fn http_ship(State(shipments): State<Shipments>, Path(order_id): Path<String>, request: Request) -> Answer {
-    let trace = TraceContext::of(request.headers());
-    let ShipBody { tracking_code } = read(request).await?;
+async fn http_ship(
+    State(shipments): State<Shipments>,
+    Path(order_id): Path<String>,
+    headers: HeaderMap,
+    Json(ShipBody { tracking_code }): Json<ShipBody>,
+) -> Answer {
     let request = ShipOrderRequest { order_id, tracking_code };
-    shipments.ship(request, trace).await.map(to_json).map_err(with_json_names)
+    shipments.ship(request, TraceContext::of(&headers)).await.map(to_json)
 }
 
 /// The body of `POST /shipments/{order_id}/ship`.
@@ -147,16 +137,6 @@ async fn http_ship(State(shipments): State<Shipments>, Path(order_id): Path<Stri
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ShipBody {
     tracking_code: String,
-}
-
-/// Reads the body of a request. The error of a bad body has the same form as any other error.
-async fn read(request: Request) -> Result<ShipBody, CallError> {
-    let Json(body) = Json::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => CallError::MediaType { expected: "application/json" },
-        StatusCode::PAYLOAD_TOO_LARGE => CallError::TooLarge { limit: MAX_REQUEST },
-        _ => CallError::Invalid(vec![Violation::new("body", rejection.body_text())]),
-    })?;
-    Ok(body)
 }
 
 /// Returns the shipment as JSON, without empty fields.
@@ -175,14 +155,4 @@ fn to_json(shipment: message::Shipment) -> Json<Value> {
         fields.retain(|_, value| value != "");
     }
     Json(json)
-}
-
-/// Names bad fields as they are named in JSON.
-fn with_json_names(mut error: CallError) -> CallError {
-    if let CallError::Invalid(violations) = &mut error {
-        for violation in violations {
-            violation.field = violation.field.replace("order_id", "orderId").replace("tracking_code", "trackingCode");
-        }
-    }
-    error
 }

@@ -59,7 +59,7 @@ pub struct Decoded<E> {
     pub envelope: Option<DecodedEnvelope>,
 }
 
-/// The fields of a message besides the event itself, as they were received. Unlike [`Envelope`], they are not validated.
+/// The fields of a message besides the event itself, as received. Unlike those of [`Envelope`], they are not validated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DecodedEnvelope {
     /// The id of the event.

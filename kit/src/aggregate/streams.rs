@@ -25,7 +25,7 @@ impl<T> Clone for Streams<T> {
 pub struct Listing<A> {
     /// The rows, each with its aggregate.
     pub entries: Vec<(StoredRow, Loaded<A>)>,
-    /// Whether there are more, which would have made the list too large.
+    /// True if there are more entries, which would have made the list too large.
     pub is_cut: bool,
 }
 
@@ -120,7 +120,8 @@ impl<T: ReadTable> Streams<T> {
         self.store.rows(query).await
     }
 
-    /// Returns rows of the read table, each with the aggregate of its stream from the same snapshot. A long list is cut.
+    /// Returns rows of the read table, each with the aggregate of its stream from the same snapshot. A long list is
+    /// cut.
     pub async fn list(&self, query: Query) -> Result<Listing<T::Domain>, LoadError> {
         let (rows, is_cut) = self.store.rows_with_events(query).await?;
         let entries = rows.into_iter().map(|(row, events)| Ok((row, Loaded::fold(&events)?)));

@@ -1,4 +1,4 @@
-//! The command line of a service, generated from its description. Each flag is an environment variable too.
+//! The command line of a service, generated from its description. Each flag can also be set by an environment variable.
 
 use std::{marker::PhantomData, net::SocketAddr, process::ExitCode};
 
@@ -19,7 +19,7 @@ use crate::{
     store::Location,
 };
 
-const AFTER_ABOUT: &str = "Without a subcommand it serves, and waits for what is not there yet.";
+const AFTER_ABOUT: &str = "Without a subcommand, the service runs. It waits for Kafka and for topics that are missing.";
 
 /// The flags and subcommands of a service.
 #[derive(Parser)]
@@ -39,26 +39,26 @@ pub(super) struct Cli<S: Service> {
     pub(super) command: Option<Command<S>>,
 }
 
-/// How a service runs.
+/// The flags of a running service.
 #[derive(Args)]
 pub struct Config<S: Service> {
-    /// Where to take calls, gRPC and HTTP alike
+    /// The address to listen on, for both gRPC and HTTP
     #[arg(long, env, default_value = S::INFO.listen, value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
-    /// Where the events are kept: sqlite:PATH
+    /// The store of events: sqlite:PATH
     #[arg(long, env, default_value = S::INFO.store, value_name = "URL")]
     pub store: Location,
 
-    /// The flags of the service's own.
+    /// The service's own flags.
     #[command(flatten)]
     pub service: S::Args,
 
-    /// The flags about callers.
+    /// The flags of the listener.
     #[command(flatten)]
     pub callers: ListenArgs,
 
-    /// The flags about Kafka.
+    /// The flags of the Kafka clients.
     #[command(flatten)]
     pub kafka: KafkaArgs,
 }
@@ -78,7 +78,7 @@ impl<S: Service> Clone for Config<S> {
 
 #[derive(Subcommand)]
 pub(super) enum Command<S: Service> {
-    /// Show everything that happened, beside the running service
+    /// Print the events of the store; the service may be running
     Log {
         #[command(flatten)]
         store: StoreArgs<S>,
@@ -89,7 +89,7 @@ pub(super) enum Command<S: Service> {
         #[command(flatten)]
         log: LogArgs,
     },
-    /// Compare the store with what the cluster has of it, for when the service refuses to continue
+    /// Compare the store with its topic, and settle why the service refuses to publish; the service must be stopped
     Reconcile {
         #[command(flatten)]
         store: StoreArgs<S>,
@@ -100,7 +100,7 @@ pub(super) enum Command<S: Service> {
         #[command(flatten)]
         kafka: KafkaArgs,
     },
-    /// Compare the store with the topics, record by record, beside the running service; exit with 1 on findings
+    /// Compare the store with the topics, record by record; the service may be running; exit with 1 on findings
     Audit {
         #[command(flatten)]
         store: StoreArgs<S>,
@@ -124,13 +124,13 @@ pub(super) enum Command<S: Service> {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Ask the running service whether it is ready; exit with 0 or 69
+    /// Check whether the running service is ready; exit with 0 or 69
     Health {
-        /// Where the service takes calls
+        /// The address that the service listens on
         #[arg(long, env, default_value = S::INFO.listen, value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
 
-        /// Where the service answers about health, if not there as well
+        /// The second address of the service, if it has one; it is checked instead
         #[arg(long, env, value_name = "ADDRESS:PORT")]
         ops_listen: Option<SocketAddr>,
     },
@@ -138,7 +138,7 @@ pub(super) enum Command<S: Service> {
 
 #[derive(Args)]
 pub(super) struct StoreArgs<S: Service> {
-    /// Where the events are kept: sqlite:PATH
+    /// The store of events: sqlite:PATH
     #[arg(long, env, default_value = S::INFO.store, value_name = "URL")]
     pub(super) store: Location,
 
@@ -160,8 +160,8 @@ pub(super) struct StreamArgs<S: Service> {
     service: PhantomData<fn() -> S>,
 }
 
-/// Parses the flags and variables of the process, or returns the exit code: 64 for wrong usage, 0 where help or the
-/// version was requested. Either was printed.
+/// Parses the flags and environment variables of the process. Otherwise prints the error, the help or the version, and
+/// returns the exit code: 64 for wrong usage, 0 if help or the version was requested.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
         let _ = error.print();
@@ -170,7 +170,7 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     })
 }
 
-/// Returns the exit code of a process, after one line about its failure.
+/// Returns the exit code of a process, and logs its failure in one line.
 pub fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

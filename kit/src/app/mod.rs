@@ -1,7 +1,7 @@
 //! The application: [`App`] runs what a [`Service`] describes.
 //!
-//! A service says only what is special about it. Flags, subcommands, start, shutdown order, TLS, health, metrics and
-//! telemetry are the same for all services, and are here.
+//! A service describes only what is special about it. Flags, subcommands, start, shutdown order, TLS, health, metrics
+//! and telemetry are the same for all services, and are implemented here.
 
 pub mod cli;
 mod serve;
@@ -43,7 +43,7 @@ impl<S: Service> App<S> {
     /// Parses the flags of the process, runs the service or the subcommand, and returns the exit code.
     ///
     /// Exit codes: 0 for a clean stop, 1 for findings of `audit`, 64 for wrong usage, 69 for a subcommand that failed,
-    /// 70 for a part that ended, 78 for something given that does not work.
+    /// 70 for a part of the service that failed, 78 for a flag or file that does not work.
     pub fn main() -> ExitCode {
         let cli: Cli<S> = match cli::parse() {
             Ok(cli) => cli,

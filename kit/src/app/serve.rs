@@ -1,4 +1,4 @@
-//! Running a service: its parts, how they are connected, and the order in which they stop.
+//! Runs a service: connects its parts, starts them, and stops them in order.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -27,15 +27,15 @@ pub(super) fn identity<S: Service>() -> StoreIdentity {
     StoreIdentity { service: S::INFO.name, event_types: S::TOPIC.event_types }
 }
 
-/// Opens the store of a service, or creates it where there is none.
+/// Opens the store of a service, or creates it if there is none.
 ///
 /// # Errors
-/// If the store is in use, of another service, or of a newer version.
+/// If the store is in use, belongs to another service, or was written by a newer version.
 pub fn open_store<S: Service>(config: &Config<S>) -> Result<Store, Failure> {
     Store::open(&config.store, identity::<S>(), S::Table::source()).map_err(Failure::configuration)
 }
 
-/// Describes what the store of a service publishes.
+/// Describes the topic to which the store of a service is published.
 pub(super) fn publication<S: Service>(store: &Store, kafka: &KafkaArgs) -> Result<Publication, Failure> {
     Ok(Publication {
         store: store.clone(),
@@ -46,15 +46,15 @@ pub(super) fn publication<S: Service>(store: &Store, kafka: &KafkaArgs) -> Resul
     })
 }
 
-/// The cluster that the flags describe.
+/// Returns the lifetime of the cluster that the flags describe.
 pub(super) fn cluster(kafka: &KafkaArgs) -> Cluster {
     if kafka.kafka_embedded { Cluster::Ephemeral { unfinished: HashSet::new() } } else { Cluster::Durable }
 }
 
-/// Runs a service until a shutdown is requested. Kafka need not be there: calls are answered meanwhile.
+/// Runs a service until a shutdown is requested. Calls are answered even while Kafka is not available.
 ///
 /// # Errors
-/// If something given to the service does not work, or if a part of it ends.
+/// If a flag or file does not work, or if a part of the service fails.
 pub async fn run<S: Service>(
     store: Store,
     config: Config<S>,
@@ -76,7 +76,7 @@ pub async fn run<S: Service>(
     result
 }
 
-/// All parts of a service, before they start.
+/// All parts of a service, before they are started.
 struct Assembled<S: Service> {
     health: Health,
     metrics: Metrics,
@@ -154,7 +154,7 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
 impl<S: Service> Assembled<S> {
     /// Starts the parts, and stops them in the order in which they were started.
     ///
-    /// Events that are not published by then are published after the next start.
+    /// Events that are not published when the service stops are published after the next start.
     async fn supervise(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Failure> {
         let Self { health, metrics, routes, tls, ops, inbox, relay, publisher_confirmed, spans, callers, .. } = self;
         let probes = Settings { audience: Audience::Probes, ..callers };

@@ -1,4 +1,4 @@
-//! What a service describes about itself.
+//! The description of a service: its names, topic, domain, flags and parts.
 
 use std::{error::Error, fmt, future::Future, pin::Pin};
 
@@ -26,36 +26,37 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// The contract of the topic that the service publishes to.
     const TOPIC: TopicSpec;
 
-    /// The rules.
+    /// The domain: the rules of the service.
     type Domain: Aggregate<Event: PartialEq>;
 
     /// The table for lists and lookups; [`NoTable`](crate::aggregate::NoTable) for none.
     type Table: ReadTable<Domain = Self::Domain>;
 
-    /// Flags of the service's own; [`NoArgs`](super::NoArgs) for none.
+    /// The service's own flags; [`NoArgs`](super::NoArgs) for none.
     type Args: Args + Clone + fmt::Debug + Send + Sync + 'static;
 
-    /// Checks that the subcommand `audit` makes besides its own; `()` for none.
+    /// Additional checks of the subcommand `audit`; `()` for none.
     type Audit: ExtraChecks<Self::Domain>;
 
-    /// The topics of other services that this one follows, each with its reader.
+    /// Returns the topics of other services that this one follows, each with its reader.
     ///
     /// All of them share one dead-letter topic and one topic of replays.
     fn follows() -> Vec<Follow<Self::Domain>> {
         Vec::new()
     }
 
-    /// Makes the parts of the service: its API, and whatever else runs.
+    /// Creates the parts of the service: its API, and everything else that runs.
     ///
     /// # Errors
-    /// If something given to the service does not work, such as a flag or a file.
+    /// If a flag or a file does not work.
     fn start(context: Context<Self>) -> Result<Parts, Failure>;
 }
 
 /// The names and defaults of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Info {
-    /// The name: in logs, in `transactional.id`s, as the consumer group, and as the prefix of the topics of its own.
+    /// The name of the service: in logs, in `transactional.id`s, as the consumer group, and as the prefix of its own
+    /// topics.
     pub name: &'static str,
     /// The version of the program: `env!("CARGO_PKG_VERSION")`.
     pub version: &'static str,
@@ -71,16 +72,16 @@ pub struct Info {
     pub store: &'static str,
 }
 
-/// What a service is given when it starts.
+/// The arguments of a service when it starts.
 pub struct Context<S: Service> {
     /// The streams of its domain.
     pub streams: Streams<S::Table>,
     /// Its own flags.
     pub args: S::Args,
-    /// Makes spans, if they are exported.
+    /// Creates spans, if they are exported.
     pub spans: Spans,
-    /// Becomes true once the store is known to be the newest one. Whatever acts on the outside waits for it, because an
-    /// older copy of the store may not know what has been done since.
+    /// Becomes true once the store is known to be the newest one. Everything that acts on the outside must wait for
+    /// this, because an older copy of the store does not know what was done later.
     pub publisher_confirmed: watch::Receiver<bool>,
 }
 
@@ -89,7 +90,7 @@ type Register = Box<dyn FnOnce(&mut Registry) + Send>;
 /// The parts of a service.
 ///
 /// They stop in this order: health, the parts before the listener, the listener, the inbox, the parts after the inbox,
-/// the relay. So a call is answered while everything it needs still runs, and what it leaves behind is published.
+/// the relay. So everything that a call needs still runs while it is answered, and its events are published.
 #[derive(Default)]
 pub struct Parts {
     pub(super) grpc: Routes,
@@ -101,30 +102,30 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// A service without an API.
+    /// Creates the parts of a service without an API.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Serves gRPC. Reflection and health are there as well.
+    /// Serves gRPC. The kit adds reflection and health.
     pub fn grpc(mut self, routes: Routes) -> Self {
         self.grpc = routes;
         self
     }
 
-    /// Serves HTTP on the same port. Health and metrics are there as well.
+    /// Serves HTTP on the same port. The kit adds health and metrics.
     pub fn http(mut self, routes: Router) -> Self {
         self.http = routes;
         self
     }
 
-    /// Adds a name to the health of the service, which is not serving once nobody has answered for a minute.
+    /// Adds a name to the health of the service. It is not serving once the dependency has not answered for a minute.
     pub fn dependency(mut self, name: &'static str, silence: Silence) -> Self {
         self.dependencies.push((name, silence));
         self
     }
 
-    /// Adds metrics of the service's own.
+    /// Adds the service's own metrics.
     pub fn metrics(mut self, register: impl FnOnce(&mut Registry) + Send + 'static) -> Self {
         self.metrics.push(Box::new(register));
         self
@@ -146,14 +147,14 @@ impl Parts {
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// An async part of a service. The supervisor starts it, and stops the service if it ends before it was asked to.
+/// An async part of a service. The supervisor starts it, and stops the service if the part ends early.
 pub struct Part {
     pub(super) name: &'static str,
     pub(super) run: Box<dyn FnOnce(Stop) -> Running + Send>,
 }
 
 impl Part {
-    /// A part that runs until its [`Stop`] is requested.
+    /// Creates a part that runs until its [`Stop`] is requested.
     pub fn new<F, E>(name: &'static str, run: impl FnOnce(Stop) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,

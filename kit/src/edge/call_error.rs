@@ -1,6 +1,6 @@
 //! The errors that a caller receives. They are the same over gRPC (`google.rpc.Status`) and HTTP (RFC 9457).
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
     aggregate::{ExecuteError, LoadError},
+    event::StreamId,
     runtime::failure::chain,
     store::{CommitError, ReadError},
 };
@@ -46,7 +47,7 @@ pub enum CallError {
         /// The reason, as a constant for programs.
         reason: &'static str,
         /// The reason, as a sentence for a person.
-        message: &'static str,
+        message: Cow<'static, str>,
     },
     /// The body is larger than any valid one.
     #[error("the body must be at most {limit} bytes")]
@@ -115,8 +116,8 @@ impl Violation {
     }
 }
 
-/// Lists the first three violations. The details of the status have all of them. A gRPC message is sent in a header, and
-/// clients limit the size of headers.
+/// Lists the first three violations. The details of the status have all of them. A gRPC message is sent in a header,
+/// and clients limit the size of headers.
 fn listed(violations: &[Violation]) -> String {
     const IN_WORDS: usize = 3;
     let mut listed: Vec<_> =
@@ -125,6 +126,39 @@ fn listed(violations: &[Violation]) -> String {
         listed.push(format!("and {} more", violations.len() - IN_WORDS));
     }
     listed.join("; ")
+}
+
+impl Violation {
+    /// Parses the id of a stream in a field.
+    pub fn stream_id(field: &str, text: &str) -> Result<StreamId, Self> {
+        StreamId::parse(text).ok_or_else(|| Self::new(field, "must be a UUID of 36 characters in lower case"))
+    }
+
+    /// Names the field as JSON does: `order_id` is `orderId`. Quoted keys, as in `metadata["my_key"]`, stay.
+    fn in_json(self) -> Self {
+        let (name, rest) = self.field.split_at(self.field.find('[').unwrap_or(self.field.len()));
+        let mut words = name.split('_');
+        let first = words.next().unwrap_or_default().to_owned();
+        let name = words.fold(first, |name, word| {
+            let (initial, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+            name + &initial.to_uppercase() + rest
+        });
+        Self { field: name + rest, description: self.description }
+    }
+
+    /// Checks the text in a field: 1 to `longest` characters, none of them a control character.
+    pub fn text(field: &str, text: String, longest: usize) -> Result<String, Self> {
+        if (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+            return Ok(text);
+        }
+        Err(Self::new(field, format!("must be 1 to {longest} characters, none of them a control character")))
+    }
+}
+
+impl From<Violation> for CallError {
+    fn from(violation: Violation) -> Self {
+        Self::Invalid(vec![violation])
+    }
 }
 
 impl CallError {
@@ -241,7 +275,11 @@ impl IntoResponse for CallError {
             status: status.as_u16(),
             detail: self.to_string(),
             reason,
-            errors: if let Self::Invalid(violations) = self { violations } else { Vec::new() },
+            errors: if let Self::Invalid(violations) = self {
+                violations.into_iter().map(Violation::in_json).collect()
+            } else {
+                Vec::new()
+            },
         };
         let mut response = (status, Json(problem)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -249,5 +287,25 @@ impl IntoResponse for CallError {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY.as_secs().into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_named_as_in_json() {
+        for (field, named) in [
+            ("order_id", "orderId"),
+            ("amount", "amount"),
+            ("metadata[\"my_key\"]", "metadata[\"my_key\"]"),
+            ("some_map[\"my_key\"]", "someMap[\"my_key\"]"),
+            ("charged.gateway_reference", "charged.gatewayReference"),
+            ("Idempotency-Key", "Idempotency-Key"),
+            ("_", ""),
+        ] {
+            assert_eq!(Violation::new(field, "").in_json().field, named);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Health checks, with the same answer over gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`).
 //!
-//! The service is ready while the store can write and the backlog of unpublished events is not too large. It is not ready
-//! once it is stopping. Kafka does not matter, because calls are answered without it. A stuck relay or inbox is reported
-//! under its own name in gRPC's health, `relay` or `inbox`. An operator should look at it, but callers can still come.
+//! The service is ready while the store can write and the backlog of unpublished events is not too large. It is not
+//! ready once it is stopping. Kafka does not matter, because calls are answered without it. A stuck relay or inbox is
+//! reported under its own name in gRPC's health, `relay` or `inbox`. It needs an operator, but does not affect callers.
 
 use std::{
     convert::Infallible,
@@ -37,8 +37,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The timeout of the subcommand `health`.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// The subcommand `health`: checks whether the service at an address is ready. It is meant for containers, which have no
-/// curl.
+/// The subcommand `health`: checks whether the service at an address is ready. It is meant for containers, which have
+/// no curl.
 pub(crate) fn check(listen: SocketAddr) -> Result<(), Failure> {
     let reachable = match listen.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),

@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::{Router, extract::Request, http::header, response::IntoResponse as _};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::header,
+    response::IntoResponse as _,
+};
 use clap::Args;
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::Routes;
@@ -86,6 +91,7 @@ pub(crate) fn routes(
         .add_service(reflection().build_v1alpha().expect(built))
         .add_service(health.grpc())
         .into_axum_router();
+    let http = http.method_not_allowed_fallback(async || CallError::Method).layer(DefaultBodyLimit::max(MAX_REQUEST));
     http.merge(ops(health, metrics)).fallback(async move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {

@@ -6,6 +6,7 @@ pub(crate) mod connections;
 mod deadline;
 pub(crate) mod guard;
 pub(crate) mod health;
+mod json;
 pub(crate) mod listener;
 pub(crate) mod message_json;
 pub(crate) mod metrics;
@@ -14,6 +15,7 @@ pub(crate) mod tls;
 
 pub use self::{
     call_error::{CallError, Violation},
+    json::Json,
     listener::{ListenArgs, MAX_REQUEST, bind},
     message_json::MessageJson,
     page::{Page, Place},

@@ -38,8 +38,8 @@ impl Consumer {
         let mut assignment = TopicPartitionList::new();
         for (topic, partitions) in topics {
             for partition in 0..partitions {
-                // Without a stored offset, consume from offset 0, not from the first record that is left. A record that was
-                // deleted before it was consumed is then an error.
+                // Without a stored offset, consume from offset 0, not from the first record that is left. So a record
+                // that was deleted before it was consumed is an error.
                 let offset = offsets.get(&(topic.to_owned(), partition)).copied().unwrap_or(0);
                 assignment.add_partition_offset(topic, partition, Offset::Offset(offset))?;
             }

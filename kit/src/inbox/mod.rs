@@ -56,7 +56,7 @@ use crate::{
 };
 
 /// The cluster that offsets of the embedded broker are stored under. Its real id changes with each start.
-const EPHEMERAL: &str = "embedded";
+pub(crate) const EPHEMERAL: &str = "embedded";
 
 /// Consumes the topics of other services into the domain of this one.
 pub struct Inbox<T: ReadTable> {
@@ -109,12 +109,20 @@ impl<T: ReadTable> Inbox<T> {
             let Err(end) = self.session(stop, &mut memory);
             match end {
                 SessionEnd::Stop => return Ok(()),
+                // The broker of another process was started again, and has begun from nothing.
+                SessionEnd::Refused(error @ InboxError::OffsetLost { .. }) if self.is_ephemeral() => {
+                    memory.backoff.wait(stop, &error);
+                }
                 SessionEnd::Refused(error) => return Err(error),
                 SessionEnd::Kafka(error) => memory.backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => memory.backoff.wait(stop, &error),
                 SessionEnd::Read(error) => memory.backoff.wait(stop, &error),
             }
         }
+    }
+
+    fn is_ephemeral(&self) -> bool {
+        matches!(self.cluster, Cluster::Ephemeral { .. })
     }
 
     fn topics(&self) -> Vec<&'static str> {
@@ -147,8 +155,8 @@ impl<T: ReadTable> Inbox<T> {
         }
     }
 
-    /// Opens a consumer of all partitions, from the stored offsets. Fails while a followed topic is missing, and creates
-    /// the topics of the inbox itself.
+    /// Opens a consumer of all partitions, from the stored offsets. Creates the inbox's own topics, and fails while a
+    /// followed topic is missing.
     fn connect(&self, stop: &Stop) -> Result<(Consumer, Progress), SessionEnd> {
         let cluster = match self.cluster {
             Cluster::Durable => topics::cluster_id(&self.client).map_err(SessionEnd::Kafka)?,

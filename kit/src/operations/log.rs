@@ -1,4 +1,4 @@
-//! The subcommand `log`: a store's log as a person or `jq` wants it, beside the running service.
+//! The subcommand `log`: prints the events of a store as text or JSON, while the service runs.
 
 use std::{
     io::{self, Write},
@@ -17,34 +17,34 @@ use crate::{
     store::Log,
 };
 
-/// How many events are read at a time.
+/// The number of events that are read at a time.
 const BATCH: usize = 1000;
 
-/// How often `--follow` looks for new events.
+/// The interval at which `--follow` reads new events.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What is shown, and how.
+/// The flags of `log`.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// Go on with new events as they come
+    /// Keep printing new events as they are stored
     #[arg(long, short)]
     follow: bool,
 
-    /// Begin at this position
+    /// Start at this position
     #[arg(long, default_value_t = 1, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(1..))]
     from: u64,
 
-    /// One JSON object for each event, with the whole message as readers of the topic get it
+    /// Print one JSON object for each event, with the whole message as consumers of the topic receive it
     #[arg(long)]
     json: bool,
 }
 
 /// Parses the id of a stream.
 pub(crate) fn stream(text: &str) -> Result<StreamId, String> {
-    StreamId::parse(text).ok_or_else(|| "must be an id of 36 characters, as answers and records have it".to_owned())
+    StreamId::parse(text).ok_or_else(|| "must be an id of 36 characters, as in answers and records".to_owned())
 }
 
-/// Prints the log to stdout. A reader that closes the pipe ends it.
+/// Prints the log to stdout. Ends without an error if the pipe is closed.
 pub fn show(log: &Log, topic: TopicSpec, stream: Option<StreamId>, args: &LogArgs) -> Result<(), Failure> {
     let shape = MessageJson::of(topic.message, topic.descriptors);
     match write(log, &shape, stream, args, &mut io::stdout().lock()) {
@@ -63,7 +63,7 @@ enum WriteError {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a subcommand is one thread, and nothing tells of another process's events"
+    reason = "a subcommand is one thread, and another process cannot notify it of new events"
 )]
 fn write(
     log: &Log,

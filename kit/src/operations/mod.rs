@@ -1,4 +1,4 @@
-//! What an operator does with a store and its topics: the subcommands.
+//! The subcommands for operators of a store and its topics.
 
 pub mod audit;
 pub mod dead_letters;

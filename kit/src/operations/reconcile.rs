@@ -1,13 +1,14 @@
-//! The subcommand `reconcile`: what an operator runs when store and cluster do not fit together, and the relay refuses
-//! to publish.
+//! The subcommand `reconcile`: settles a disagreement between store and cluster, after which the relay refuses to
+//! publish.
 //!
-//! It compares the store with its topic, event by event, and reports what would settle the matter:
+//! It compares the store with its topic, event by event, and reports the change that is needed. With `--apply`, it
+//! makes the change:
 //!
-//! * An older copy of the store was restored. The topic has the missing events, and they are taken into the store.
-//! * The checkpoint is lost, and the topic has the store's events. The checkpoint is written again, after the last one.
-//! * The cluster knows nothing of the store. The store is published from its beginning.
+//! * An older copy of the store was restored. The topic has the missing events. They are appended to the store.
+//! * The checkpoint is lost, and the topic has the store's events. The checkpoint is written again, at the last one.
+//! * The cluster has neither checkpoint nor events of the store. The service will publish the store from its beginning.
 //!
-//! Where store and topic contradict each other, nothing is changed.
+//! If store and topic contradict each other, nothing is changed.
 
 use std::{
     collections::HashMap,
@@ -35,13 +36,13 @@ use crate::{
     store::{Append, Commit, CommitError, ReadError},
 };
 
-/// The number of events that are compared, or taken into the store, at a time.
+/// The number of events that are compared at a time, and of aggregates that are kept in memory.
 const BATCH: usize = 1000;
 
-/// What `reconcile` may do.
+/// The flags of `reconcile`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ReconcileArgs {
-    /// Do it, instead of just saying what would be done
+    /// Make the change, instead of only reporting it
     #[arg(long)]
     apply: bool,
 }
@@ -50,15 +51,15 @@ pub struct ReconcileArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// Store and topic contradict each other.
-    #[error("{0}; this takes a person who knows what happened to the store and the topic")]
+    #[error("{0}; settling this needs a person who knows what happened to the store and the topic")]
     Contradiction(String),
     /// The topic holds an event that this program does not know.
     #[error("the event at position {0} of the topic is newer than this program; use the version that wrote it")]
     Newer(u64),
-    /// Kafka says why.
+    /// Kafka failed.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// The topic is not as it must be.
+    /// A topic cannot be used.
     #[error(transparent)]
     Topic(#[from] topics::TopicError),
     /// The store could not be read.
@@ -70,12 +71,12 @@ pub enum ReconcileError {
     /// The store holds an event that this program cannot read.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The result could not be told.
+    /// The result could not be printed.
     #[error("cannot write")]
     Io(#[from] io::Error),
 }
 
-/// Compares, prints what it finds, and settles what can be settled. The service must not be running.
+/// Compares store and topic, prints the result, and settles what can be settled. The service must not be running.
 pub async fn run<T: ReadTable>(publication: Publication, args: ReconcileArgs) -> Result<(), Failure> {
     let stop = Stop::new(Shutdown::new());
     let reconcile = move || reconcile::<T>(&publication, args, &stop, &mut io::stdout());
@@ -91,13 +92,13 @@ fn reconcile<T: ReadTable>(
 ) -> Result<(), ReconcileError> {
     let Publication { store, client, topic, .. } = publication;
     let head = *store.head().borrow();
-    // The first connection may take several times what one request may.
+    // The first connection may take several times as long as the timeout of one request.
     let cluster =
         (1..10).find_map(|_| topics::cluster_id(client).ok()).map_or_else(|| topics::cluster_id(client), Ok)?;
     let mut known = checkpoint(publication)?;
     let mut writer = None;
     if known.is_none() && args.apply {
-        // Fences every other publisher of the store before it is read how far that one went.
+        // Fence every other publisher of the store, so that its progress is final when it is read.
         match stop.block_on(topics::ensure(client, &publication.checkpoints())) {
             Some(partitions) => partitions?,
             None => return Ok(()),
@@ -110,7 +111,7 @@ fn reconcile<T: ReadTable>(
     let shown = known.map_or_else(|| "none".to_owned(), |position| position.to_string());
     writeln!(out, "cluster     {cluster}: {} has {published} events of it; checkpoint: {shown}", topic.name)?;
     if let Some(known) = known.filter(|known| *known != published) {
-        let what = format!("the checkpoint says {known}, and the topic ends at {published}");
+        let what = format!("the checkpoint is at {known}, and the topic ends at {published}");
         return Err(ReconcileError::Contradiction(what));
     }
     settle::<T>(publication, &Situation { head, published, known }, writer, args, out)
@@ -126,7 +127,7 @@ fn checkpoint(publication: &Publication) -> Result<Option<Position>, KafkaError>
     Ok(checkpoint.map(|checkpoint| checkpoint.position))
 }
 
-/// The newest positions as each side knows them.
+/// The newest position of the store, the topic and the checkpoint.
 struct Situation {
     head: Position,
     published: Position,
@@ -157,7 +158,7 @@ fn settle<T: ReadTable>(
         };
         writeln!(out, "{what}")?;
         match writer {
-            // The relay then begins as with any new cluster.
+            // The relay then starts as on any new cluster.
             Some(_) if published == Position::START => publication.forget_cluster()?,
             Some(writer) => write_checkpoint(publication, writer, published)?,
             None => {}
@@ -168,7 +169,7 @@ fn settle<T: ReadTable>(
     } else if args.apply {
         writeln!(out, "done; the service can be started")?;
     } else {
-        writeln!(out, "nothing was changed; to do it, stop the service and add --apply")?;
+        writeln!(out, "nothing was changed; to make the change, stop the service and add --apply")?;
     }
     Ok(())
 }
@@ -182,11 +183,11 @@ fn write_checkpoint(publication: &Publication, writer: Writer, position: Positio
     }
 }
 
-/// The topic, read from the first event of the store to the last, beside the store.
+/// Reads the topic from the first event of the store to the last, and compares each event with the store.
 struct Replay<'a, T: ReadTable> {
     publication: &'a Publication,
     head: Position,
-    /// The streams that events were taken into.
+    /// The streams to which events were appended.
     streams: HashMap<StreamId, Loaded<T::Domain>>,
 }
 
@@ -195,12 +196,12 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         Self { publication, head, streams: HashMap::new() }
     }
 
-    /// Compares without a change. Returns the number of the store's events that the topic has.
+    /// Compares without a change. Returns the last position in the topic.
     fn compare(self) -> Result<Position, ReconcileError> {
         self.run(|_, _, _| Ok(()))
     }
 
-    /// Takes the events that the store lacks into it.
+    /// Appends the events that the store lacks.
     fn apply(self) -> Result<Position, ReconcileError> {
         self.run(Self::take_in)
     }
@@ -227,7 +228,9 @@ impl<'a, T: ReadTable> Replay<'a, T> {
             if stored.len() == 0 {
                 stored = store.read_all_blocking(Position(position - 1), BATCH)?.into_iter();
             }
-            let Some(event) = stored.next() else { return contradiction("the store cannot be read there".to_owned()) };
+            let Some(event) = stored.next() else {
+                return contradiction("the store has no event there".to_owned());
+            };
             if record.header("ce_id") != Some(event.id.to_string().as_str()) || record.value != Some(event.payload) {
                 return contradiction(format!("the store has another event at position {position}, {}", event.id));
             }
@@ -235,7 +238,8 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         Ok(last)
     }
 
-    /// Takes one event into the store. One by one: a position that another event has taken can never be corrected.
+    /// Appends one event to the store. Each event has its own commit, so that its position is verified before the next
+    /// one, because a wrong position can never be corrected.
     fn take_in(&mut self, record: &Received, position: u64) -> Result<(), ReconcileError> {
         let (stream, new) = self.event(record, position)?;
         if self.streams.len() > BATCH {
@@ -251,7 +255,9 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         let append = Append { stream, expected, events: vec![new], row: Streams::<T>::row(loaded) };
         let taken = self.publication.store.commit_blocking(Commit::append(append))?;
         if taken.0 != position {
-            return Err(ReconcileError::Contradiction(format!("the event of position {position} is at {taken}")));
+            return Err(ReconcileError::Contradiction(format!(
+                "the event of position {position} was stored at {taken}"
+            )));
         }
         Ok(())
     }
@@ -265,7 +271,7 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         let event = NewEvent {
             id: incoming.id,
             event_type: event_type.ok_or(ReconcileError::Newer(position))?,
-            time: time.ok_or_else(|| unreadable("the header ce_time is not what it should be"))?,
+            time: time.ok_or_else(|| unreadable("the header ce_time is not a valid time"))?,
             causation: incoming.causation,
             trace: incoming.trace(),
             payload: incoming.payload.to_vec(),

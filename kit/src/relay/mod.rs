@@ -62,7 +62,7 @@ pub struct Relay {
     /// The lifetime of the cluster.
     pub cluster: Cluster,
     /// Becomes true once store and cluster are known to belong together and this process is the store's publisher.
-    /// The inbox waits for this, and so does everything that acts on the outside.
+    /// The inbox and everything that acts on the outside wait for this.
     pub publisher_confirmed: watch::Sender<bool>,
     /// The metrics.
     pub metrics: RelayMetrics,
@@ -70,7 +70,7 @@ pub struct Relay {
     pub spans: Spans,
 }
 
-/// A session with the cluster that may publish: the writer is the only one, and the checkpoint was read after it opened.
+/// A session that may publish. Its writer is the only one, and the checkpoint was read after the writer opened.
 struct Connected {
     writer: Writer,
     position: Position,
@@ -122,7 +122,7 @@ impl Relay {
         Ok(partitions)
     }
 
-    /// Refuses a cluster that remembers what was published, where the embedded mock broker was expected.
+    /// Refuses a durable cluster if the embedded mock broker was expected.
     fn refuse_a_durable_cluster(&self) -> Result<(), SessionEnd> {
         if let Cluster::Ephemeral { .. } = self.cluster {
             let cluster = topics::cluster_id(&self.publication.client)?;

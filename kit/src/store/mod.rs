@@ -119,7 +119,7 @@ impl Store {
         self.inner.opened_at
     }
 
-    /// Returns a receiver of the newest position that may be read. It also allows to wait for the next one.
+    /// Returns a receiver of the newest position that may be read. It can also be used to wait for the next one.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.inner.head.clone()
     }

@@ -1,4 +1,4 @@
-//! Publishing to and reading from the embedded mock broker.
+//! Publishes to and reads from the embedded mock broker.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ use crate::{
 /// Publishes records in one transaction.
 ///
 /// # Panics
-/// If the broker does not take them.
+/// If the broker does not acknowledge them.
 pub fn publish(broker: &EmbeddedBroker, records: &[Record]) {
-    let writer = Writer::open(&broker.client("test"), "test").expect("a writer");
+    let writer = Writer::open(&broker.client("test"), "test").expect("the writer opens");
     let ended = writer.commit(records);
     assert!(ended.error.is_none(), "{:?}", ended.error);
 }
 
-/// Reads a topic from its beginning, until `enough` says so.
+/// Reads a topic from its beginning, until `enough` returns true for the records so far.
 ///
 /// # Panics
-/// If that takes longer than anything does that works.
+/// After 30 seconds.
 pub fn read_until(broker: &EmbeddedBroker, topic: &str, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
     let tail = Tail::open(&broker.client("test"), &[topic]).expect("a reader");
     let mut records = Vec::new();
-    eventually("the records come", || {
+    eventually("enough records arrive", || {
         records.extend(std::iter::from_fn(|| tail.next(Duration::from_millis(20))));
         enough(&records)
     });

@@ -1,4 +1,4 @@
-//! Given / when / then, for the rules of a domain.
+//! Given / when / then tests of the rules of a domain.
 
 use std::{borrow::Borrow, fmt::Debug};
 
@@ -7,7 +7,7 @@ use crate::{
     event::{Event, Position, StreamId, Version},
 };
 
-/// Begins a test of a domain's rules with the events that have already happened.
+/// Starts a test of a domain's rules with the events that have already happened.
 ///
 /// ```
 /// # use oncelog::{aggregate::*, testing::given};
@@ -42,7 +42,7 @@ pub fn given<A: Aggregate>(history: impl AsRef<[A::Event]>) -> Given<A> {
     Given { state }
 }
 
-/// A history, waiting for its command.
+/// The given history. The command follows with [`when`](Given::when).
 #[derive(Debug)]
 pub struct Given<A> {
     state: A,
@@ -56,13 +56,13 @@ impl<A: Aggregate<Command: Debug>> Given<A> {
         When { state: self.state, command: described, decided }
     }
 
-    /// Returns the state that the history leads to.
+    /// Returns the state after the history.
     pub fn state(self) -> A {
         self.state
     }
 }
 
-/// A decision, waiting to be compared.
+/// The decision on a command. [`then`](When::then) or [`then_rejected`](When::then_rejected) checks it.
 #[derive(Debug)]
 pub struct When<A: Aggregate> {
     state: A,
@@ -71,10 +71,10 @@ pub struct When<A: Aggregate> {
 }
 
 impl<A: Aggregate<Event: Debug + PartialEq, Rejection: Debug + PartialEq> + Debug> When<A> {
-    /// Asserts the events that follow, and returns them as the history of a next command.
+    /// Asserts that the command results in these events, and returns the history with them for the next command.
     ///
     /// # Panics
-    /// If other events follow, or the command is rejected.
+    /// If the command results in other events, or is rejected.
     #[track_caller]
     pub fn then(self, expected: impl AsRef<[A::Event]>) -> Given<A> {
         let expected = expected.as_ref();
@@ -92,10 +92,10 @@ impl<A: Aggregate<Event: Debug + PartialEq, Rejection: Debug + PartialEq> + Debu
         self.decided
     }
 
-    /// Asserts that the command is rejected, and why.
+    /// Asserts that the command is rejected for this reason.
     ///
     /// # Panics
-    /// If it is accepted, or rejected for another reason.
+    /// If the command is accepted, or rejected for another reason.
     #[track_caller]
     pub fn then_rejected(self, expected: A::Rejection) {
         let Self { state, command, decided } = self;
@@ -106,8 +106,8 @@ impl<A: Aggregate<Event: Debug + PartialEq, Rejection: Debug + PartialEq> + Debu
     }
 }
 
-/// Executes commands one after the other, and asserts that the events, encoded and folded again, give the same state.
-/// Rejected commands leave no event.
+/// Executes commands one after the other. Asserts that the events, encoded and folded again, result in the same state.
+/// A rejected command adds no event.
 ///
 /// # Panics
 /// If the states differ, or an event cannot be decoded.

@@ -1,18 +1,18 @@
-//! Waiting for a state.
+//! Waits for a state.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// Far longer than anything takes that works.
+/// The timeout. A working program takes far less time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until `reached` returns true, looking every few milliseconds.
+/// Waits until `reached` returns true, and calls it every few milliseconds.
 ///
 /// # Panics
 /// After 30 seconds.
-#[expect(clippy::disallowed_methods, reason = "a short pause between two looks")]
+#[expect(clippy::disallowed_methods, reason = "a short pause between two calls")]
 pub fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !reached() {

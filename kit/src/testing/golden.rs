@@ -1,4 +1,4 @@
-//! Golden bytes: what was stored and published first, and can never change.
+//! Golden bytes: the encoding of every event type, which can never change once it was stored and published.
 
 use std::{fmt::Debug, fmt::Write as _};
 
@@ -7,7 +7,7 @@ use crate::{
     event::{EventId, StreamId, Version, from_micros},
 };
 
-/// The envelope of every golden event.
+/// Returns the envelope of all golden events.
 ///
 /// # Panics
 /// Never: both ids are valid.
@@ -20,14 +20,14 @@ pub fn golden_envelope() -> Envelope {
     }
 }
 
-/// Asserts that each event is written as the bytes in `golden`, and read back from them, in the same order.
+/// Asserts that each event is encoded as the bytes in `golden`, and decoded from them. The order must be the same.
 ///
-/// `golden` is the content of `file`: one line for each event, its type and its bytes in hexadecimal digits. Every one
-/// of `event_types` must occur. A field of a later version must do no harm, and an event of a later version must be
-/// recognized as one.
+/// `golden` is the content of `file`: one line for each event, with its type and its bytes in hexadecimal digits. All
+/// `event_types` must occur. A field of a later version must be ignored, and an event of a later version must result in
+/// [`PayloadError::Newer`].
 ///
 /// # Panics
-/// If anything differs. Where an event has no line yet, the message is the line to add.
+/// If anything differs. If an event has no line yet, the message contains the line to add.
 pub fn assert_golden<E>(golden: &str, file: &str, events: &[E], event_types: &[&str])
 where
     E: Payload + Debug + PartialEq,
@@ -36,15 +36,18 @@ where
     for (index, event) in events.iter().enumerate() {
         let written = line(event);
         match lines.get(index) {
-            Some(known) => assert_eq!(*known, written, "{event:?} is no longer written as in {file}"),
-            None => panic!("{event:?} has no golden bytes. Add this line at the end of {file}:\n{written}"),
+            Some(known) => assert_eq!(*known, written, "{event:?} is no longer encoded as in {file}"),
+            None => {
+                let missing: Vec<_> = events.get(index..).unwrap_or_default().iter().map(line).collect();
+                panic!("{file} lacks golden bytes. Add these lines at its end:\n{}", missing.join("\n"));
+            }
         }
         let bytes = event.encode(&golden_envelope());
         assert_eq!(decoded::<E>(&bytes).as_ref(), Some(event));
         let later_field = [bytes, vec![0xfa, 0x3f, 0x01, 0x2a]].concat(); // field 1023: "*"
         assert_eq!(decoded::<E>(&later_field).as_ref(), Some(event), "with a field of a later version");
     }
-    assert_eq!(lines.len(), events.len(), "{file} has lines that no event in the test belongs to");
+    assert_eq!(lines.len(), events.len(), "{file} has lines without an event in the test");
     for event_type in event_types {
         let has_line = events.iter().any(|event| event.event_type() == *event_type);
         assert!(has_line, "{event_type} has no golden bytes: add an event of it to the golden events of the test");

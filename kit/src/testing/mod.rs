@@ -1,8 +1,8 @@
-//! Testing a service: its rules, its stored bytes, and the whole of it on an embedded mock broker.
+//! Tools to test a service: its rules, its stored bytes, and the whole service on an embedded mock broker.
 //!
 //! * [`given`] tests the rules of a domain: given a history, when a command comes, then these events follow.
-//! * [`assert_replay`] checks that the events of a life, folded again, give the same state.
-//! * [`assert_golden`] keeps the bytes of every event type for ever.
+//! * [`assert_replay`] checks that the stored events, folded again, result in the same state.
+//! * [`assert_golden`] checks that the bytes of every event type never change.
 //! * With the feature `embedded`: a whole service (`RunningService`), and `publish` and `read_until` on its broker.
 
 #[cfg(feature = "embedded")]

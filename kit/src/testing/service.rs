@@ -1,4 +1,4 @@
-//! A whole service in a test, on the embedded mock broker.
+//! Runs a whole service in a test, on the embedded mock broker.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -15,21 +15,21 @@ use crate::{
 
 /// A running service on a free port. It is stopped when it is dropped.
 pub struct RunningService {
-    /// The address where it takes calls.
+    /// The address that the service listens on.
     pub address: SocketAddr,
-    /// Its store.
+    /// The store of the service.
     pub store: Store,
     shutdown: Shutdown,
     running: Option<JoinHandle<Result<(), Failure>>>,
 }
 
 impl RunningService {
-    /// Starts a service with its store in a file, and with flags of its own.
+    /// Starts a service with its store in a file, and with its own flags.
     ///
     /// # Panics
     /// If there is no port, or the store cannot be opened.
     pub async fn start<S: Service>(broker: &EmbeddedBroker, store: &Path, args: S::Args) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let config = Config::<S> {
             listen: address,

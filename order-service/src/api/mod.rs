@@ -168,7 +168,7 @@ fn to_message(id: StreamId, order: &Loaded<Order>) -> Result<message::Order, Cal
         customer_id: details.customer_id.clone(),
         metadata: details.metadata.clone(),
         payment_failure,
-        version: i64::try_from(order.version.0).unwrap_or(i64::MAX),
+        version: order.version.into(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The followed topic beside the store, stream by stream: whether each record has had its effect, once.
+//! Compares the followed topics with the store, stream by stream. Each record must have had its effect once.
 
 use std::{collections::HashSet, sync::mpsc, thread};
 
@@ -10,24 +10,24 @@ use crate::{
     aggregate::{Aggregate, Payload as _},
     event::{Event, EventId, StreamId},
     inbox::{
-        Follow, Instruction,
+        self, Follow, Instruction,
         dead_letters::{self, Failed},
     },
     kafka::{client::Client, partition_log::PartitionLog, record::Unreadable, topics},
-    store::{ReadError, Snapshot},
+    store::{ReadError, Snapshot, TopicPartition},
 };
 
-/// How many events are read from the store at a time.
+/// The number of events that are read from the store at a time.
 const BATCH: usize = 5000;
 
-/// All that is known of one stream at the moment that the audit is of.
+/// One stream at the time of the audit's snapshot: its events and its records.
 #[derive(Debug)]
 pub struct Case<'a> {
-    /// Which one.
+    /// The stream.
     pub stream: StreamId,
-    /// Its events in the store.
+    /// The events of the stream in the store.
     pub events: &'a [Event],
-    /// The records of the followed topics about it, as far as they were consumed.
+    /// The consumed records of the followed topics with this stream's id as the key.
     pub consumed: &'a [ConsumedRecord],
 }
 
@@ -53,18 +53,18 @@ pub(super) fn compare<A: Aggregate<Event: PartialEq>>(
         topic.dead_letters = scratch.count_dead_letters(index)?;
     }
 
-    let mut progress = Progress::new("events compared with what led to them", moment.head.0);
+    let mut progress = Progress::new("events compared with their causes", moment.head.0);
     let mut events = 0;
     let mut statement = scratch.sorted()?;
     let mut consumed = Sorted::begin(&mut statement)?;
     let mut judge = Judge { audit, scratch: &scratch, topics: &mut topics, extra, found };
     thread::scope(|scope| {
-        let (batches, read) = mpsc::sync_channel(0); // whose sender is one batch ahead
+        let (batches, read) = mpsc::sync_channel(0); // the reader is one batch ahead
         let reading = scope.spawn(move || read_streams(audit, moment, &batches));
         for streams in read {
             for stream in streams? {
                 let Some(first) = stream.first() else { continue };
-                // Streams that the store does not know come in between.
+                // Streams without an event in the store, but with a record, are judged in between.
                 while let Some(unknown) = consumed.stream().filter(|other| *other < first.stream) {
                     judge.judge(unknown, &[], &consumed.about(unknown)?)?;
                 }
@@ -82,7 +82,7 @@ pub(super) fn compare<A: Aggregate<Event: PartialEq>>(
     Ok(topics)
 }
 
-/// Reads all streams in the order of their ids, for as long as someone takes them.
+/// Reads all streams in the order of their ids, as long as the batches are received.
 fn read_streams<A: Aggregate>(
     audit: &Audit<A>,
     moment: &Snapshot,
@@ -98,11 +98,11 @@ fn read_streams<A: Aggregate>(
     }
 }
 
-/// The followed topics as far as the service had consumed them, sorted.
+/// The consumed records of the followed topics, sorted.
 pub(super) struct Collected {
     scratch: Scratch,
     topics: Vec<Followed>,
-    /// Records that are gone, or are no events.
+    /// The records that are gone or cannot be read.
     findings: Vec<Finding>,
 }
 
@@ -124,7 +124,7 @@ impl Collected {
     }
 }
 
-/// Reads a followed topic as far as the service had consumed it. Returns the number of records.
+/// Reads a followed topic up to the offsets that the service had consumed. Returns the number of records.
 fn collect(
     client: &Client,
     (index, topic): (usize, &str),
@@ -132,7 +132,7 @@ fn collect(
     scratch: &Scratch,
     found: &mut Findings<'_>,
 ) -> Result<u64, AuditError> {
-    // Offsets, of which the ends of transactions take some: a little more than there are records.
+    // Slightly more than the number of records, because the markers of transactions take offsets too.
     let offsets: i64 = consumed.iter().map(|(_, next)| next).sum();
     let mut progress = Progress::new("records of the followed topic read", offsets.unsigned_abs());
     let mut records = 0;
@@ -161,7 +161,7 @@ fn collect(
     Ok(records)
 }
 
-/// Notes which records of the followed topics are in the dead letters, and which of these were replayed and consumed.
+/// Notes the records of the followed topics that are in the dead letters, and those that were replayed and consumed.
 fn collect_dead_letters<A: Aggregate>(
     audit: &Audit<A>,
     consumed: &[(i32, i64)],
@@ -180,7 +180,7 @@ fn collect_dead_letters<A: Aggregate>(
             }
         }
     }
-    // After the retries: what has failed again by then is among them.
+    // Read after the retries, so that a replayed record that has failed again is noted.
     let topic = dead_letters::topic_of(service);
     for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
         let mut log = PartitionLog::open(client, &topic, partition)?;
@@ -195,13 +195,17 @@ fn collect_dead_letters<A: Aggregate>(
     Ok(())
 }
 
-/// Returns how far the service had consumed a topic: each partition, and the offset of its next record.
+/// Returns the consumed offsets of a topic: each partition, with the offset of the next record.
 fn consumed_offsets(moment: &Snapshot, cluster: &str, topic: &str) -> Vec<(i32, i64)> {
-    let read = moment.offsets.iter().filter(|(at, _)| at.cluster == cluster && at.topic == topic);
-    read.map(|(at, next)| (at.partition, *next)).collect()
+    // With the embedded broker, the inbox stores its offsets under a fixed name, because the broker's id changes.
+    let is_of_cluster = |at: &TopicPartition| {
+        at.cluster == cluster || (cluster.starts_with(topics::EMBEDDED_CLUSTER) && at.cluster == inbox::EPHEMERAL)
+    };
+    let consumed = moment.offsets.iter().filter(|(at, _)| at.topic == topic && is_of_cluster(at));
+    consumed.map(|(at, next)| (at.partition, *next)).collect()
 }
 
-/// Judges streams, one after the other.
+/// Checks streams, one after the other.
 struct Judge<'a, 'f, A: Aggregate, X> {
     audit: &'a Audit<A>,
     scratch: &'a Scratch,
@@ -231,7 +235,7 @@ struct Judgement<'a, 'f, A: Aggregate> {
     follows: &'a [Follow<A>],
     case: &'a Case<'a>,
     found: &'a mut Findings<'f>,
-    /// The records that have had an effect.
+    /// The ids of the records that had an effect.
     answered: HashSet<EventId>,
 }
 
@@ -250,8 +254,8 @@ impl<A: Aggregate<Event: PartialEq>> Judgement<'_, '_, A> {
         }
     }
 
-    /// Checks every event that a record led to. The record must exist, must have led to nothing else, and must lead to
-    /// just this event. Returns the state after the last event, if all of them can be read.
+    /// Checks every event that was caused by a record. The record must exist, must have caused no other event, and must
+    /// result in this event when it is decided again. Returns the state after the last event, if all can be read.
     fn effects(&mut self, topics: &mut [Followed]) -> Option<A> {
         let mut state = A::default();
         for event in self.case.events {
@@ -292,7 +296,7 @@ impl<A: Aggregate<Event: PartialEq>> Judgement<'_, '_, A> {
         state.decide(&command).is_ok_and(|decided| decided.contains(payload))
     }
 
-    /// Checks a record without an effect. It must lead to nothing, which deciding it again shows, or be in the dead
+    /// Checks a record without an effect. It must result in no event when it is decided again, or be in the dead
     /// letters.
     fn no_effect(&mut self, state: &A, record: &ConsumedRecord, is_dead_lettered: bool) {
         let refused = |why: String| (!is_dead_lettered).then(|| format!("{why}, and it is not in the dead letters"));

@@ -1,11 +1,11 @@
-//! The subcommand `audit`: whether store and topics say the same, record by record, beside the running service.
+//! The subcommand `audit`: compares the store with the topics, record by record, while the service runs.
 //!
-//! * `published` compares the store with what a `read_committed` reader sees of its topic: every event once, in order,
-//!   with identical bytes, and nothing that the store does not know.
-//! * `followed` compares the topic that the service reads with the store: every record has had its effect once, and
-//!   every effect has its record. The judge is the domain itself: it decides each record again.
+//! * `published` compares the store with its topic, as a `read_committed` reader sees it. Every event must be there
+//!   once, in order and with identical bytes, and nothing else.
+//! * `followed` compares the followed topics with the store. Every record must have had its effect once, and every
+//!   effect must have its record. To check this, the domain decides each record again.
 //!
-//! Both go up to the moment when the audit began, whatever happens meanwhile, in memory that does not grow with the log.
+//! Both cover everything up to the start of the audit. The memory that they need does not grow with the log.
 
 mod followed;
 mod published;
@@ -38,44 +38,45 @@ use crate::{
     store::{Log, ReadError, Snapshot},
 };
 
-/// How often it looks whether everything is published by now, and how often it tells how far it is.
+/// The interval at which the checkpoint is read while the audit waits for the relay.
 const LOOK: Duration = Duration::from_millis(200);
+/// The interval of progress reports.
 const TELL: Duration = Duration::from_secs(2);
 
-/// How it is done.
+/// The flags of `audit`.
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
-    /// How long the running service may take to publish what is stored when the audit begins
+    /// How long to wait until the running service has published all events stored when the audit begins
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     wait: u64,
 }
 
-/// What is audited.
+/// The store and topics to audit.
 pub struct Audit<A: Aggregate> {
     /// The store.
     pub log: Log,
-    /// Where the topics are.
+    /// The client of the cluster.
     pub client: Client,
-    /// The service's name.
+    /// The name of the service.
     pub service: &'static str,
-    /// The contract of the topic that it publishes to.
+    /// The contract of the topic that the service publishes to.
     pub topic: TopicSpec,
-    /// The topics that it follows.
+    /// The topics that the service follows, each with its reader.
     pub follows: Vec<Follow<A>>,
     /// The word for a stream, such as `order`.
     pub stream_word: &'static str,
 }
 
-/// Something that is not as it must be.
+/// A difference between the store and the topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// Whom it is about.
+    /// The stream of the event or record.
     pub stream: Option<StreamId>,
-    /// Where the event is in the store.
+    /// The position of the event in the store.
     pub position: Option<Position>,
-    /// Where the record is: `topic/partition@offset`.
+    /// The place of the record: `topic/partition@offset`.
     pub place: Option<String>,
-    /// What is wrong, as the end of a sentence that begins with these.
+    /// The problem, phrased to follow the stream, the position and the place.
     pub what: String,
 }
 
@@ -89,25 +90,25 @@ impl Finding {
     }
 }
 
-/// Takes findings, one by one.
+/// Receives findings, one by one.
 pub type Findings<'a> = dyn FnMut(Finding) + 'a;
 
-/// Why an audit could not be done.
+/// An audit could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// Kafka says why.
+    /// Kafka failed.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The records of the followed topic could not be sorted.
-    #[error("cannot sort the records that were followed, in a file beside the store")]
+    /// The records of the followed topics could not be sorted.
+    #[error("cannot sort the records of the followed topics in a file beside the store")]
     Scratch(#[from] rusqlite::Error),
-    /// A thread that reads what is compared panicked.
-    #[error("the reading of what is compared panicked; the panic was printed above")]
+    /// A thread that reads the store or the topics panicked.
+    #[error("a thread that reads the store or the topics panicked; the panic was printed above")]
     Panicked,
-    /// What the service itself is compared with could not be read.
+    /// An extra check of the service could not be made.
     #[error("{0}")]
     Extra(String),
 }
@@ -117,13 +118,13 @@ pub trait ExtraChecks<A>: Sized + Send + 'static {
     /// The flags of the checks.
     type Args: clap::Args + Send + 'static;
 
-    /// Prepares the checks, for the moment that the audit is of.
+    /// Prepares the checks. `moment` is the time of the audit's snapshot.
     fn open(args: Self::Args, moment: SystemTime) -> Result<Self, AuditError>;
 
-    /// Checks one stream: its events, the records about it, and its state.
+    /// Checks one stream: its events, its consumed records, and its state.
     fn compare(&mut self, case: &Case<'_>, state: &A, found: &mut Findings<'_>) -> Result<(), AuditError>;
 
-    /// Checks what belongs to no stream, after the last one. Returns what was compared: a name and a number for each.
+    /// Checks what belongs to no stream, after the last stream. Returns the name and the number of everything compared.
     fn finish(&mut self, found: &mut Findings<'_>) -> Result<Vec<(&'static str, u64)>, AuditError>;
 }
 
@@ -148,7 +149,7 @@ impl<A> ExtraChecks<A> for () {
     }
 }
 
-/// Audits, prints what was compared and each finding, and fails if there is one.
+/// Runs the audit, prints each finding and a summary, and fails if there is a finding.
 pub async fn run<A, X>(audit: Audit<A>, extra: X::Args, args: AuditArgs) -> Result<(), Failure>
 where
     A: Aggregate<Event: PartialEq>,
@@ -158,7 +159,7 @@ where
         let moment = audit.log.snapshot()?;
         let mut extra = X::open(extra, moment.time)?;
         audit.run(&moment, &mut extra, Duration::from_secs(args.wait), &mut |line| {
-            // A reader of the lines that goes away does not change the verdict.
+            // A closed pipe does not change the result.
             let _ = writeln!(io::stdout(), "{line}");
         })
     });
@@ -170,7 +171,7 @@ where
 }
 
 impl<A: Aggregate<Event: PartialEq>> Audit<A> {
-    /// Compares everything up to a moment, and returns how many findings there are. Each is told as it is found.
+    /// Compares everything up to a snapshot, and returns the number of findings. Each is passed to `tell` at once.
     pub fn run(
         &self,
         moment: &Snapshot,
@@ -216,12 +217,13 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
         Ok(findings)
     }
 
-    /// The running service may be on its way with the newest events. What is not there after the wait is found missing.
+    /// Waits until the running service has published the newest events. Events that are not published after the wait
+    /// are findings.
     #[expect(clippy::disallowed_methods, reason = "a subcommand, on a thread that may block; Ctrl-C ends it")]
     fn wait_until_published(&self, head: Position, wait: Duration) -> Result<(), AuditError> {
         let topic = checkpoint::topic_of(self.service);
         let deadline = Instant::now() + wait;
-        // Also a cluster that is slow to answer at first has that long.
+        // A cluster that is slow to answer the first request has the same time.
         let partitions = loop {
             match topics::partitions(&self.client, &topic) {
                 Err(_) if Instant::now() < deadline => {}
@@ -232,7 +234,7 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
             return Ok(());
         }
         let checkpoints = Checkpoints::open(&self.client, &topic, self.log.id())?;
-        let mut progress = Progress::new("events published, and the rest is waited for", head.0);
+        let mut progress = Progress::new("events published; waiting for the rest", head.0);
         loop {
             let published = checkpoints.committed()?.map_or(Position::START, |checkpoint| checkpoint.position);
             if published >= head || Instant::now() > deadline {
@@ -244,7 +246,7 @@ impl<A: Aggregate<Event: PartialEq>> Audit<A> {
     }
 }
 
-/// Tells now and then how far something is.
+/// Logs the progress of a comparison every two seconds.
 struct Progress {
     what: &'static str,
     of: u64,

@@ -1,4 +1,4 @@
-//! The store beside its topic, event by event, the topic's partitions merged by position.
+//! Compares the store with its topic, event by event. The partitions of the topic are merged by position.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use crate::{
     store::{Log, ReadError},
 };
 
-/// How many events are read from the store at a time.
+/// The number of events that are read from the store at a time.
 const BATCH: usize = 1000;
 
-/// How many gaps are kept in mind. Past that many, a topic that lacks so much need not be known more exactly.
+/// The largest number of gaps that are remembered. A topic that lacks more is not described more exactly.
 const GAPS: usize = 10_000;
 
-/// What was compared.
+/// The numbers of compared records.
 pub(super) struct Published {
     pub(super) compared: u64,
     pub(super) others: u64,
@@ -71,18 +71,18 @@ impl Published {
 struct Comparison<'a> {
     stored: Stored<'a>,
     source: Source,
-    /// Where the audit ends.
+    /// The last position that is audited.
     head: Position,
-    /// Where the store ended when it was last asked.
+    /// The newest position of the store, when it was last read.
     newest: Position,
     /// The highest position so far.
     last: u64,
-    /// Positions that were passed over: from the key to the value.
+    /// The ranges of positions that were not in the topic so far: from the key to the value.
     gaps: BTreeMap<u64, u64>,
 }
 
 impl Comparison<'_> {
-    /// Takes the next record; false: it is newer than the audit.
+    /// Compares the next record. Returns false if it is newer than the audit.
     fn add(&mut self, position: u64, record: &Received, found: &mut Findings<'_>) -> Result<bool, AuditError> {
         let event = self.stored.event(position)?;
         let stream = event.as_ref().map(|event| event.stream);
@@ -96,7 +96,7 @@ impl Comparison<'_> {
         };
         if position > self.head.0 || position == 0 {
             if Position(position) > self.newest {
-                self.newest = self.stored.log.head()?; // it has gone on since
+                self.newest = self.stored.log.head()?; // the service may have stored events since
             }
             let is_newer = position > 0 && Position(position) <= self.newest;
             if !is_newer {
@@ -121,7 +121,7 @@ impl Comparison<'_> {
         Ok(true)
     }
 
-    /// Takes a position out of the gaps; false: it is in none.
+    /// Removes a position from the gaps. Returns false if it is in no gap.
     fn fill(&mut self, position: u64) -> bool {
         let gap = self.gaps.range(..=position).next_back().map(|(first, last)| (*first, *last));
         let Some((first, last)) = gap.filter(|(_, last)| position <= *last) else { return false };
@@ -135,13 +135,13 @@ impl Comparison<'_> {
         true
     }
 
-    /// What was never there.
+    /// Reports the positions that are not in the topic.
     fn finish(mut self, found: &mut Findings<'_>) -> Result<(), AuditError> {
         if self.last < self.head.0 {
             self.gaps.insert(self.last + 1, self.head.0);
         }
         if self.gaps.len() >= GAPS {
-            let what = format!("{} lacks more than is listed", self.source.topic);
+            let what = format!("{} lacks more events than are listed", self.source.topic);
             found(Finding { what, ..Finding::default() });
         }
         for (first, last) in self.gaps {
@@ -156,7 +156,7 @@ impl Comparison<'_> {
     }
 }
 
-/// In what a record is not the record of an event.
+/// Returns the differences between a record and the expected record of its event.
 fn differences(record: &Received, expected: &Record) -> Vec<String> {
     let mut differences = Vec::new();
     if record.value != expected.value {
@@ -177,7 +177,7 @@ fn differences(record: &Received, expected: &Record) -> Vec<String> {
     differences
 }
 
-/// The store's events by position, read in batches as they are asked for.
+/// The events of the store by position, read in batches on demand.
 struct Stored<'a> {
     log: &'a Log,
     batch: Vec<Event>,
@@ -191,7 +191,7 @@ impl Stored<'_> {
         if is_beyond || is_before {
             let batch = self.log.read_all(Position(before), BATCH)?;
             if is_before {
-                // The batch stays, for those that are not.
+                // A record out of order. Keep the current batch for the records in order.
                 return Ok(batch.into_iter().next().filter(|event| event.position.0 == position));
             }
             self.batch = batch;
@@ -200,7 +200,7 @@ impl Stored<'_> {
     }
 
     fn in_batch(&self, position: u64) -> Option<&Event> {
-        // Not by its index: a gap in the store is one of the things to be found.
+        // Not by its index, because the store may have gaps, and they must be found.
         let index = self.batch.binary_search_by_key(&position, |event| event.position.0).ok()?;
         self.batch.get(index)
     }

@@ -1,5 +1,5 @@
-//! The records of the followed topics, sorted by stream, in a temporary file. So the audit needs no more memory for a
-//! long topic than for a short one.
+//! Sorts the records of the followed topics by stream, in a temporary file. So the memory of the audit does not grow
+//! with the topics.
 
 use std::fs;
 
@@ -17,13 +17,13 @@ use crate::{
 pub struct ConsumedRecord {
     /// The index of the topic among the followed ones.
     pub(super) topic: usize,
-    /// Its partition.
+    /// The partition of the record.
     pub partition: i32,
-    /// Its offset.
+    /// The offset of the record.
     pub offset: i64,
-    /// The event's name.
+    /// The id of the event.
     pub id: EventId,
-    /// The full name of the message it carries.
+    /// The full name of the message.
     pub event_type: String,
     /// The encoded message.
     pub payload: Vec<u8>,
@@ -37,12 +37,12 @@ impl ConsumedRecord {
     }
 }
 
-/// Gone when dropped.
+/// The temporary database. It is deleted when it is dropped.
 pub(super) struct Scratch(Connection);
 
 impl Scratch {
-    /// Opens it in a file that has no name any more, whatever ends this process. Beside the store: there is room for
-    /// what the store holds, which a directory for temporary files may not have.
+    /// Opens the database, and unlinks its file at once, so that it is deleted however this process ends. The file is
+    /// beside the store, because a directory for temporary files may not have enough space.
     pub(super) fn open(log: &Log) -> rusqlite::Result<Self> {
         let path = log.path_beside(&format!("-audit-{}", std::process::id()));
         let connection = Connection::open(&path)?;
@@ -66,7 +66,7 @@ impl Scratch {
                  topic INTEGER, partition INTEGER, offset INTEGER, failures INTEGER DEFAULT 0, retried INTEGER DEFAULT 0,
                  PRIMARY KEY (topic, partition, offset)
              ) WITHOUT ROWID;
-             BEGIN", // one transaction, which nothing ever ends
+             BEGIN", // one transaction, which is never committed
         )?;
         Ok(Self(connection))
     }
@@ -84,7 +84,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Notes that a record is in the dead letters, and how often it had failed by then.
+    /// Notes that a record is in the dead letters, and how often it had failed.
     pub(super) fn add_dead_letter(&self, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
         self.note("failures", topic, failed)
     }
@@ -119,7 +119,7 @@ impl Scratch {
         self.0.query_row(sql, [topic], |row| row.get(0))
     }
 
-    /// Selects all consumed records, to be read with [`Sorted`].
+    /// Prepares the query of all consumed records, for [`Sorted`].
     pub(super) fn sorted(&self) -> rusqlite::Result<Statement<'_>> {
         let columns = "stream, topic, partition, offset, id, type, payload";
         self.0.prepare(&format!("SELECT {columns} FROM consumed ORDER BY stream, topic, partition, offset"))
@@ -144,7 +144,7 @@ impl<'a> Sorted<'a> {
         self.next.as_ref().map(|(stream, _)| *stream)
     }
 
-    /// Returns the records of a stream that is the next one or comes before it; by topic, partition and offset.
+    /// Returns the records of a stream, by topic, partition and offset. Streams must be read in the order of their ids.
     pub(super) fn about(&mut self, stream: StreamId) -> rusqlite::Result<Vec<ConsumedRecord>> {
         debug_assert!(self.stream().is_none_or(|next| next >= stream), "streams are read in order");
         let mut about = Vec::new();

@@ -67,7 +67,7 @@ pub(in crate::store) fn add_tracestate(connection: &Connection) -> rusqlite::Res
     connection.execute_batch("ALTER TABLE events ADD COLUMN tracestate TEXT")
 }
 
-/// Makes the column appear, without a value, to a read-only connection of a store that lacks it.
+/// Shows the column without a value to a read-only connection, if the store lacks it.
 pub(in crate::store) fn show_tracestate(connection: &Connection) -> rusqlite::Result<()> {
     if has_tracestate(connection)? {
         return Ok(());

@@ -178,8 +178,8 @@ impl Writer {
         self.event_types.clear();
     }
 
-    /// Returns the reason to refuse a commit, if there is one. It is checked before anything of the commit is written, so
-    /// that a refused commit leaves nothing behind in its group.
+    /// Returns the reason to refuse a commit, if there is one. This is checked before the commit writes anything. So a
+    /// refused commit leaves nothing behind in its group.
     fn refusal(&self, commit: &Commit) -> rusqlite::Result<Option<CommitError>> {
         for &Append { stream, expected, .. } in &commit.appends {
             let actual = self.version(stream)?;
