@@ -46,15 +46,43 @@ fn uses<'a>(text: &str, room: &'a str) -> Vec<(&'a str, usize)> {
     let mut is_in_use = false;
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.split("//").next().unwrap_or_default();
-        // In `use crate::{ … }`, rustfmt gives each room a line of its own at the first level.
-        let is_named =
-            code.contains(&format!("crate::{room}::")) || (is_in_use && code.starts_with(&format!("    {room}::")));
-        is_in_use = code.starts_with("use crate::{") || (is_in_use && !code.starts_with("};"));
-        if is_named || code.trim_end() == format!("use crate::{room};") {
+        let group = code.split_once("use crate::{").map(|(_, group)| group);
+        is_in_use |= group.is_some();
+        let group = if is_in_use { group.unwrap_or(code) } else { "" };
+        // Rooms stand at the first level of a group.
+        let mut depth = 0;
+        let mut first_level = String::new();
+        for character in group.chars() {
+            depth += i32::from(character == '{') - i32::from(character == '}');
+            if depth == 0 {
+                first_level.push(character);
+            }
+        }
+        let named = first_level.split(',').map(|path| path.trim_start().split("::").next().unwrap_or_default().trim());
+        let is_at_first_level =
+            code.starts_with("    ") && !code.starts_with("        ") || code.contains("use crate::{");
+        let is_in_group = is_at_first_level && named.into_iter().any(|named| named == room);
+        if is_in_group || code.contains(&format!("crate::{room}::")) || code.contains(&format!("use crate::{room};")) {
             found.push((room, number));
         }
+        is_in_use &= !code.contains("};");
     }
     found
+}
+
+#[test]
+fn every_form_of_use_is_seen() {
+    for text in [
+        "use crate::app::Config;",
+        "use crate::app;",
+        "pub use crate::{app::Config, edge::Page};",
+        "use crate::{edge::Page, app::{Config, Info}};",
+        "use crate::{\n    edge::Page,\n    app::{\n        Config,\n    },\n};",
+        "    let x = crate::app::run();",
+    ] {
+        assert_eq!(uses(text, "app").len(), 1, "{text}");
+    }
+    assert!(uses("use crate::{\n    edge::{\n        app::Other,\n    },\n};", "app").is_empty(), "another app");
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {

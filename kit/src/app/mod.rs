@@ -19,7 +19,7 @@ pub use self::{
 };
 use crate::{
     aggregate::ReadTable as _,
-    edge::{connections, health, listener},
+    edge::{health, listener},
     operations::{
         audit::{self, Audit},
         dead_letters, log, reconcile,
@@ -60,7 +60,6 @@ impl<S: Service> App<S> {
 
     async fn serve(config: Config<S>) -> Result<(), Failure> {
         let shutdown = stop::on_signals().map_err(Failure::configuration)?;
-        connections::raise_descriptor_limit();
         let listener = listener::bind(config.listen, "--listen").await?;
         let store = open_store(&config)?;
         let cluster = serve::cluster(&config.kafka);

@@ -70,6 +70,7 @@ pub async fn run<S: Service>(
         kafka = config.kafka.kafka_brokers,
         "starting"
     );
+    connections::raise_descriptor_limit();
     let assembled = assemble::<S>(store, config, cluster).await?;
     let result = assembled.supervise(listener, shutdown).await;
     tracing::info!(service = S::INFO.name, "stopped");

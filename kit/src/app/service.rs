@@ -18,7 +18,7 @@ use crate::{
 
 /// Everything that is special about one service. [`App`](super::App) does the rest.
 ///
-/// The crate documentation has a whole service in 60 lines.
+/// The crate documentation has a whole first service.
 pub trait Service: Sized + Send + Sync + 'static {
     /// The names and defaults of the service.
     const INFO: Info;

@@ -13,17 +13,21 @@ use std::{
 use axum::{
     BoxError,
     body::{Body, Bytes, HttpBody},
+    response::{IntoResponse as _, Response},
 };
 use http_body::Frame;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
     time::{Instant, Sleep},
 };
 
-use super::connections::CallInFlight;
+use super::{call_error::CallError, connections::CallInFlight};
 
-/// The time that the body of a request may take to arrive.
+/// The time that the next part of a request may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// The time that a caller may take to read a part of an answer.
+const READING: Duration = Duration::from_secs(30);
 
 /// The part of an answer that is handed to the connection at once. The rest stays here, where it is counted.
 const CHUNK: usize = 16 * 1024;
@@ -36,7 +40,7 @@ const SMALL: usize = 4 * CHUNK;
 
 static UNSENT: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(BUDGET)));
 
-/// Limits the time that the body of a request may take to arrive.
+/// Limits the time that each part of a request may take to arrive.
 pub(super) fn limited<B>(body: B) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -48,9 +52,22 @@ where
     Body::new(Limited { body, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + ARRIVAL)) })
 }
 
-/// Hands an answer to the connection piece by piece, as fast as its caller reads.
-pub(super) fn paced(body: Body, call: CallInFlight) -> Body {
-    Body::new(Paced { body, rest: Bytes::new(), budget: None, _call: call })
+/// Hands an answer to the connection piece by piece, as fast as its caller reads. Answers with an error instead where the
+/// answer is large and the budget is spent.
+pub(super) fn paced(answer: Response, call: CallInFlight) -> Response {
+    let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
+    match share(size) {
+        Err(_spent) => CallError::Overloaded.into_response(),
+        Ok(budget) => answer.map(|body| Body::new(Paced { body, rest: Bytes::new(), budget, call })),
+    }
+}
+
+/// Takes the share of the budget that so many bytes need, if they need one.
+fn share(bytes: usize) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+    if bytes <= SMALL {
+        return Ok(None);
+    }
+    Arc::clone(&UNSENT).try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).map(Some)
 }
 
 struct Limited<B> {
@@ -67,6 +84,7 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.deadline.as_mut().reset(Instant::now() + ARRIVAL);
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         match self.deadline.as_mut().poll(context) {
@@ -90,7 +108,7 @@ struct Paced {
     rest: Bytes,
     /// The share of the budget that the rest takes.
     budget: Option<OwnedSemaphorePermit>,
-    _call: CallInFlight,
+    call: CallInFlight,
 }
 
 impl HttpBody for Paced {
@@ -100,7 +118,6 @@ impl HttpBody for Paced {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let paced = &mut *self;
         if paced.rest.is_empty() {
-            paced.budget = None;
             let frame = match Pin::new(&mut paced.body).poll_frame(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -111,12 +128,11 @@ impl HttpBody for Paced {
                 Err(frame) => return Poll::Ready(Some(Ok(frame))),
                 Ok(data) => paced.rest = data,
             }
-            if paced.rest.len() > SMALL {
-                let share = u32::try_from(paced.rest.len()).unwrap_or(u32::MAX);
-                match Arc::clone(&UNSENT).try_acquire_many_owned(share) {
-                    Ok(share) => paced.budget = Some(share),
+            if paced.budget.is_none() {
+                match share(paced.rest.len()) {
+                    Ok(share) => paced.budget = share,
                     Err(_spent) => {
-                        tracing::debug!("an answer was dropped: too much of others is not read");
+                        tracing::debug!("cut off an answer: too much of others is not read");
                         paced.rest = Bytes::new();
                         return Poll::Ready(Some(Err("too many answers are not read".into())));
                     }
@@ -124,6 +140,11 @@ impl HttpBody for Paced {
             }
         }
         let chunk = paced.rest.split_to(CHUNK.min(paced.rest.len()));
+        if paced.rest.is_empty() {
+            paced.call.has_read();
+        } else if paced.budget.is_some() {
+            paced.call.reads_by(Instant::now() + READING);
+        }
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 

@@ -1,8 +1,8 @@
 //! Connections: how many may be open, how long each may take to begin a call, and when an idle one is closed.
 //!
 //! No caller may use up what the service itself needs. The number of connections is bounded by the limit of file
-//! descriptors, less a reserve for the store, Kafka and health. At the limit, the oldest connection that has not begun a
-//! call gives way to a new one. Load balancers share one address, so there is no limit for each address.
+//! descriptors, less a reserve for the store, Kafka and health. At the limit, a connection that has not begun a call gives
+//! way to a new one, or else the one that has been idle for longest. Load balancers share one address, so there is no limit for each address.
 
 use std::{
     collections::VecDeque,
@@ -40,6 +40,9 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// The time that a connection that is closed for being idle may take to read that.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// The interval at which a connection with calls in flight is checked.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// The interval of HTTP/2 keepalive pings, and the time after which a connection without an answer is closed.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -55,6 +58,9 @@ const RESERVE: u64 = 192;
 
 /// The number of calls in flight on one HTTP/2 connection.
 const STREAMS: u32 = 100;
+
+/// What HTTP/1 buffers of the headers of a request, in bytes.
+const HEADERS: usize = 32 * 1024;
 
 /// What HTTP/2 buffers of one answer that its caller does not read.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -108,7 +114,7 @@ pub(crate) async fn serve(
         Audience::Probes => &OPS_PLACES,
     };
     let mut connections = JoinSet::new();
-    let mut waiting = Waiting::default();
+    let mut open = Open::default();
     if let Some(tls) = tls.clone() {
         let stop = stop.clone();
         connections.spawn(async move { tls.watch(&stop).await });
@@ -116,13 +122,13 @@ pub(crate) async fn serve(
     loop {
         let stream = tokio::select! {
             () = stop.requested() => break,
-            accepted = accept(&listener, &mut waiting) => accepted,
+            accepted = accept(&listener, &mut open) => accepted,
             Some(_) = connections.join_next() => continue,
         };
         let place = match places.try_acquire() {
             Ok(place) => place,
             Err(_full) => {
-                waiting.close_oldest();
+                open.close_one();
                 tokio::select! {
                     () = stop.requested() => break,
                     Ok(place) = places.acquire() => place,
@@ -142,7 +148,7 @@ pub(crate) async fn serve(
                 },
             }
         });
-        waiting.add(activity, task);
+        open.add(activity, task, connections.len());
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -153,7 +159,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, waiting: &mut Waiting) -> TcpStream {
+async fn accept(listener: &TcpListener, open: &mut Open) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -163,29 +169,34 @@ async fn accept(listener: &TcpListener, waiting: &mut Waiting) -> TcpStream {
             Err(error) => {
                 // Most likely the process is out of file descriptors, until some connections close.
                 tracing::warn!(error = %error, "cannot accept connections for the moment");
-                waiting.close_oldest();
+                open.close_one();
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
 }
 
-/// The connections that have not begun a call, the oldest first.
+/// The open connections of a listener, the oldest first.
 #[derive(Default)]
-struct Waiting(VecDeque<(Arc<Activity>, AbortHandle)>);
+struct Open(VecDeque<(Arc<Activity>, AbortHandle)>);
 
-impl Waiting {
-    fn add(&mut self, activity: Arc<Activity>, task: AbortHandle) {
-        while self.0.pop_front_if(|(activity, task)| activity.has_begun() || task.is_finished()).is_some() {}
+impl Open {
+    fn add(&mut self, activity: Arc<Activity>, task: AbortHandle, connections: usize) {
+        if self.0.len() > 2 * connections {
+            self.0.retain(|(_, task)| !task.is_finished());
+        }
         self.0.push_back((activity, task));
     }
 
-    fn close_oldest(&mut self) {
-        while let Some((activity, task)) = self.0.pop_front() {
-            if !activity.has_begun() && !task.is_finished() {
-                task.abort();
-                return;
-            }
+    /// Closes the oldest connection that has not begun a call, or else the one that has been idle for longest.
+    fn close_one(&mut self) {
+        self.0.retain(|(_, task)| !task.is_finished());
+        let idle = |activity: &Activity| Some((activity.has_begun(), activity.idle_since()?));
+        let candidates = self.0.iter().enumerate().filter_map(|(index, (activity, _))| Some((idle(activity)?, index)));
+        if let Some((_, index)) = candidates.min()
+            && let Some((_, task)) = self.0.remove(index)
+        {
+            task.abort();
         }
     }
 }
@@ -198,17 +209,29 @@ struct Activity {
     calls: AtomicUsize,
     /// The time at which the last call ended.
     idle_since: Mutex<Instant>,
+    /// The time until which the caller must read the next part of a large answer, if one waits.
+    reads_by: Mutex<Option<Instant>>,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { has_begun: AtomicBool::new(false), calls: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) }
+        Self {
+            has_begun: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            reads_by: Mutex::default(),
+        }
     }
 }
 
 impl Activity {
     fn has_begun(&self) -> bool {
         self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether a large answer has waited for its caller for too long.
+    fn does_not_read(&self, now: Instant) -> bool {
+        self.reads_by.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|deadline| deadline < now)
     }
 
     /// Begins a call. It ends when the guard is dropped.
@@ -218,19 +241,37 @@ impl Activity {
         CallInFlight(Arc::clone(self))
     }
 
+    /// Returns since when no call is in flight; `None` while one is.
+    fn idle_since(&self) -> Option<Instant> {
+        let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.calls.load(Ordering::Relaxed) == 0).then_some(since)
+    }
+
     /// Returns the time until which the connection may stay as it is; `None` while a call is in flight.
     fn deadline(&self, idle_timeout: Duration) -> Option<Instant> {
         let allowed = if self.has_begun() { idle_timeout } else { FIRST_CALL };
-        let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.calls.load(Ordering::Relaxed) == 0).then(|| since + allowed)
+        self.idle_since().map(|since| since + allowed)
     }
 }
 
 /// A call whose answer was not sent completely.
 pub(super) struct CallInFlight(Arc<Activity>);
 
+impl CallInFlight {
+    /// Notes that the rest of an answer waits for its caller, who has until then to read the next part.
+    pub(super) fn reads_by(&self, deadline: Instant) {
+        *self.0.reads_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+    }
+
+    /// Notes that the whole answer is handed to the connection.
+    pub(super) fn has_read(&self) {
+        *self.0.reads_by.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 impl Drop for CallInFlight {
     fn drop(&mut self) {
+        self.has_read();
         *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
@@ -260,13 +301,14 @@ impl Connection {
                 }
                 let request = request.map(bodies::limited);
                 let answer = routes.oneshot(request).await;
-                answer.map(|answer: Response| answer.map(|body| bodies::paced(body, call)))
+                answer.map(|answer: Response| bodies::paced(answer, call))
             }
         });
         let server = server(idle_timeout);
         let mut connection =
             pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)));
-        let (mut is_closing, mut check) = (false, Instant::now() + FIRST_CALL);
+        let first = activity.deadline(idle_timeout).unwrap_or_else(Instant::now);
+        let (mut is_closing, mut check) = (false, first);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -282,9 +324,16 @@ impl Connection {
                 () = tokio::time::sleep_until(check) => {
                     let now = Instant::now();
                     match activity.deadline(idle_timeout) {
-                        _ if is_closing => break,
-                        // A call is in flight. It cannot be idle before this time.
-                        None => check = now + idle_timeout,
+                        _ if is_closing && stop.is_requested() => break,
+                        // It has begun a call before it knew. That call may end.
+                        None if is_closing => check = now + GOODBYE,
+                        Some(_) if is_closing => break,
+                        None if activity.does_not_read(now) => {
+                            tracing::debug!("a caller does not read its answer");
+                            break;
+                        }
+                        // A call is in flight.
+                        None => check = now + LOOK.min(idle_timeout),
                         Some(deadline) if deadline > now => check = deadline,
                         Some(_) if !activity.has_begun() => {
                             tracing::debug!("a caller did not begin a call in time");
@@ -305,7 +354,7 @@ impl Connection {
 fn server(idle_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     // Between two calls this is the time that a connection may be idle.
-    server.http1().timer(TokioTimer::new()).header_read_timeout(idle_timeout);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(idle_timeout).max_buf_size(HEADERS);
     server
         .http2()
         .timer(TokioTimer::new())

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, http::StatusCode, routing::get};
@@ -30,6 +30,9 @@ const ROOM: u64 = 10_000_000;
 
 /// An unpublished event, an unread record or a silent dependency that is older than this counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// The time after which a store that cannot be read makes the service not ready.
+const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// The interval of the checks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -106,10 +109,15 @@ impl Health {
     /// Keeps the health up to date until a stop is requested.
     pub(crate) async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
         let mut told = None;
+        let (mut progress, mut unreadable_since) = (Progress::default(), None);
         loop {
-            // A read error of the store is no reason to change the health.
-            let progress = metrics.progress().await.unwrap_or_default();
-            let states = States::of(stop.is_requested(), *self.store.borrow_and_update(), progress);
+            match metrics.progress().await {
+                Ok(known) => (progress, unreadable_since) = (known, None),
+                Err(_) => unreadable_since = unreadable_since.or_else(|| Some(Instant::now())),
+            }
+            let is_readable = unreadable_since.is_none_or(|since| since.elapsed() < UNREADABLE);
+            let works = *self.store.borrow_and_update() && is_readable;
+            let states = States::of(stop.is_requested(), works, progress);
             let others: Vec<_> = self.others.iter().map(|(name, silence)| (*name, silence.lasts() < STUCK)).collect();
             if told.as_ref() != Some(&(states, others.clone())) {
                 self.tell(states, &others).await;

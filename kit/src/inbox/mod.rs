@@ -212,7 +212,14 @@ impl<T: ReadTable> Inbox<T> {
             if stop.is_requested() {
                 return Err(SessionEnd::Stop);
             }
-            let mut decisions = Decisions::of(self, batch)?;
+            let mut decisions = match Decisions::of(self, batch).map_err(SessionEnd::from) {
+                Ok(decisions) => decisions,
+                Err(SessionEnd::Read(error)) => {
+                    memory.backoff.wait(stop, &error);
+                    continue;
+                }
+                Err(end) => return Err(end),
+            };
             let records = std::mem::take(&mut decisions.records);
             for ((record, decision), is_dead_lettered) in batch.iter().zip(&records).zip(&mut is_dead_lettered) {
                 if let (Verdict::Rejected(reason), false) = (&decision.verdict, *is_dead_lettered) {
@@ -268,7 +275,7 @@ impl<T: ReadTable> Inbox<T> {
             Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
                 backoff.wait(stop, &error);
                 // The commit may have been made all the same. A second attempt would then be refused.
-                if !progress.is_in(&self.store)? {
+                if !self.is_in_store(progress, stop, backoff)? {
                     return Ok(false);
                 }
             }
@@ -278,10 +285,25 @@ impl<T: ReadTable> Inbox<T> {
         Ok(true)
     }
 
+    /// Returns whether the store has everything that was consumed. Waits while it cannot be read.
+    fn is_in_store(&self, progress: &Progress, stop: &Stop, backoff: &mut Backoff) -> Result<bool, SessionEnd> {
+        loop {
+            match progress.is_in(&self.store) {
+                Err(error) if error.is_transient() => backoff.wait(stop, &error),
+                result => return Ok(result?),
+            }
+            if stop.is_requested() {
+                return Err(SessionEnd::Stop);
+            }
+        }
+    }
+
     fn store(&self, commit: Commit) -> Result<Position, CommitError> {
         let mut commit = Some(commit);
         let failed = || CommitError::Unavailable(Arc::new(rusqlite::Error::InvalidQuery));
-        fault::around(Step::InboxCommit, failed, || self.store.commit_blocking(commit.take().unwrap_or_default()))
+        fault::around(Step::InboxCommit, failed, || {
+            self.store.commit_blocking(commit.take().expect("this step is not repeated"))
+        })
     }
 
     fn observe(&self, batch: &[Received], topics: &[&'static str], began: Instant) {

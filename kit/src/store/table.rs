@@ -82,6 +82,18 @@ pub enum Value {
     Time(SystemTime),
 }
 
+impl Value {
+    fn assert_fits(&self, column: &Column) {
+        let fits = match self {
+            Self::Null => column.is_optional,
+            Self::Text(_) => column.kind == Kind::Text,
+            Self::Integer(_) => column.kind == Kind::Integer,
+            Self::Time(_) => column.kind == Kind::Time,
+        };
+        assert!(fits, "{self:?} does not fit the column {}", column.name);
+    }
+}
+
 impl From<&'static str> for Value {
     fn from(text: &'static str) -> Self {
         Self::Text(text.into())
@@ -132,15 +144,7 @@ impl Row {
     /// commit of its group.
     pub(crate) fn assert_fits(&self, table: &Table) {
         assert_eq!(self.0.len(), table.columns.len(), "a row of {} has a value for each column", table.name);
-        for (value, column) in self.0.iter().zip(table.columns) {
-            let fits = match value {
-                Value::Null => column.is_optional,
-                Value::Text(_) => column.kind == Kind::Text,
-                Value::Integer(_) => column.kind == Kind::Integer,
-                Value::Time(_) => column.kind == Kind::Time,
-            };
-            assert!(fits, "{value:?} does not fit {}.{}", table.name, column.name);
-        }
+        self.0.iter().zip(table.columns).for_each(|(value, column)| value.assert_fits(column));
     }
 }
 
@@ -200,7 +204,9 @@ impl RowUpdate {
 
     /// Sets a column. The next event replaces the value with that of [`Append::row`](super::Append::row).
     pub fn set(mut self, column: Column, value: impl Into<Value>) -> Self {
-        self.values.push((column, value.into()));
+        let value = value.into();
+        value.assert_fits(&column);
+        self.values.push((column, value));
         self
     }
 

@@ -34,6 +34,8 @@ where
 {
     let lines: Vec<&str> = golden.lines().collect();
     for (index, event) in events.iter().enumerate() {
+        let event_type = event.event_type();
+        assert!(event_types.contains(&event_type), "{event_type} is missing in the list of event types");
         let written = line(event);
         match lines.get(index) {
             Some(known) => assert_eq!(*known, written, "{event:?} is no longer encoded as in {file}"),

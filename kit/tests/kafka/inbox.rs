@@ -202,18 +202,28 @@ async fn a_replay_that_fails_is_dead_lettered_again_with_its_origin_and_a_count(
     let retries = dead_letters::retries_of(SERVICE);
     let mut good = record(stream, EventId::generate(), b"again");
     good.topic.clone_from(&retries);
+    let mut unknown = good.clone();
+    for (name, value) in [("dead_letter_topic", SOURCE), ("dead_letter_partition", "0"), ("dead_letter_offset", "3")] {
+        good.headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+    }
     let mut bad = record(stream, EventId::generate(), b"\xff");
     bad.topic = retries;
     for (name, value) in [
-        ("dead_letter_topic", "elsewhere"),
+        ("dead_letter_topic", SOURCE),
         ("dead_letter_partition", "2"),
         ("dead_letter_offset", "17"),
         ("dead_letter_failures", "4"),
     ] {
         bad.headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
     }
-    publish(&broker, &[bad, good.clone(), good]);
-    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| !letters.is_empty());
+    unknown.headers.push(("dead_letter_topic".to_owned(), Some(b"elsewhere".to_vec())));
+    unknown.headers.push(("dead_letter_partition".to_owned(), Some(b"0".to_vec())));
+    unknown.headers.push(("dead_letter_offset".to_owned(), Some(b"3".to_vec())));
+    publish(&broker, &[bad, good.clone(), good, unknown]);
+    let mut letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 2);
+    letters.sort_by_key(|letter| letter.header("dead_letter_topic") != Some(SOURCE));
+    let reason = letters[1].header("dead_letter_reason").expect("a reason");
+    assert!(reason.contains("\"elsewhere\", which this service does not follow"), "{reason}");
     assert_eq!(letters[0].header("dead_letter_offset"), Some("17"));
     assert_eq!(letters[0].header("dead_letter_failures"), Some("5"));
     eventually("the other one is read", || head(&store) == Position(1));

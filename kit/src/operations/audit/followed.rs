@@ -258,6 +258,8 @@ impl<A: Aggregate<Event: PartialEq>> Judgement<'_, '_, A> {
     /// result in this event when it is decided again. Returns the state after the last event, if all can be read.
     fn effects(&mut self, topics: &mut [Followed]) -> Option<A> {
         let mut state = A::default();
+        // The rest of what the newest cause leads to. A command may lead to several events, one after the other.
+        let mut decision: Option<(EventId, Vec<A::Event>)> = None;
         for event in self.case.events {
             let payload = match A::Event::decode(&event.payload) {
                 Ok(decoded) => decoded.event,
@@ -266,34 +268,49 @@ impl<A: Aggregate<Event: PartialEq>> Judgement<'_, '_, A> {
                     return None;
                 }
             };
-            if let Some(cause) = event.causation {
-                self.effect(&state, event, &payload, cause, topics);
+            let continues = decision.as_mut().is_some_and(|(last, rest): &mut (EventId, Vec<A::Event>)| {
+                event.causation == Some(*last) && take(rest, &payload)
+            });
+            if !continues {
+                let rest = |cause| self.effect(&state, event, &payload, cause, topics).map(|rest| (cause, rest));
+                decision = event.causation.and_then(rest);
             }
             state.apply(&payload);
         }
         Some(state)
     }
 
-    fn effect(&mut self, state: &A, event: &Event, payload: &A::Event, cause: EventId, topics: &mut [Followed]) {
+    /// Checks the first event of a cause, and returns the other events that the cause leads to.
+    fn effect(
+        &mut self,
+        state: &A,
+        event: &Event,
+        payload: &A::Event,
+        cause: EventId,
+        topics: &mut [Followed],
+    ) -> Option<Vec<A::Event>> {
         let Some(record) = self.case.consumed.iter().find(|record| record.id == cause) else {
             let topics: Vec<_> = self.follows.iter().map(|follow| follow.topic).collect();
             let what = format!("is the effect of {cause}, which {} does not have", topics.join(", "));
-            return self.report(Some(event), None, what);
+            self.report(Some(event), None, what);
+            return None;
         };
         if let Some(topic) = topics.get_mut(record.topic) {
             topic.effects += 1;
         }
         if !self.answered.insert(cause) {
             self.report(Some(event), Some(record), "has had a second effect".to_owned());
-        } else if !self.leads_to(state, record, payload) {
+            return None;
+        }
+        let mut decided = match self.read(record) {
+            Ok(Instruction::Execute(command)) => state.decide(&command).unwrap_or_default(),
+            Ok(Instruction::Ignore | Instruction::Skip) | Err(_) => Vec::new(),
+        };
+        if !take(&mut decided, payload) {
             let what = format!("does not lead to {}, which was recorded for it", event.event_type);
             self.report(Some(event), Some(record), what);
         }
-    }
-
-    fn leads_to(&self, state: &A, record: &ConsumedRecord, payload: &A::Event) -> bool {
-        let Ok(Instruction::Execute(command)) = self.read(record) else { return false };
-        state.decide(&command).is_ok_and(|decided| decided.contains(payload))
+        Some(decided)
     }
 
     /// Checks a record without an effect. It must result in no event when it is decided again, or be in the dead
@@ -319,4 +336,10 @@ impl<A: Aggregate<Event: PartialEq>> Judgement<'_, '_, A> {
             self.report(None, Some(record), what);
         }
     }
+}
+
+/// Takes an event out of a decision, if it is there.
+fn take<E: PartialEq>(decided: &mut Vec<E>, event: &E) -> bool {
+    let found = decided.iter().position(|other| other == event);
+    found.map(|index| decided.remove(index)).is_some()
 }

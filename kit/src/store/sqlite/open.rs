@@ -51,8 +51,9 @@ pub(in crate::store) fn open(
     }
     schema::check(&connection, path, identity)?;
     schema::add_tracestate(&connection).map_err(failed)?;
-    if let Some(table) = table {
-        rebuild::prepare(&mut connection, path, table, rebuild)?;
+    match table {
+        Some(table) => rebuild::prepare(&mut connection, path, table, rebuild)?,
+        None => rebuild::forget(&connection).map_err(failed)?,
     }
     Ok(Opened {
         id: schema::id(&connection, path)?,

@@ -49,11 +49,10 @@ pub(super) fn prepare(
         .optional()
         .map_err(failed)?;
     let head = schema::head(connection).map_err(failed)?;
-    let is_current = version.as_deref() == Some(source.table.version.to_string().as_str());
+    let is_current = version.as_deref() == Some(source.table.version.to_string().as_str())
+        && tables::has_its_columns(connection, source.table).map_err(failed)?;
     let transaction = connection.transaction().map_err(failed)?;
-    if head == Position::START || (is_current && rebuild == Rebuild::IfOutdated) {
-        tables::create(&transaction, source.table).map_err(failed)?;
-    } else {
+    if !is_current || rebuild == Rebuild::Always {
         replace(&transaction, source, head).map_err(|source| match source.downcast::<rusqlite::Error>() {
             Ok(error) => failed(*error),
             Err(source) => OpenError::Rebuild { path: path.to_owned(), source },
@@ -61,6 +60,11 @@ pub(super) fn prepare(
     }
     facts::set(&transaction, VERSION_FACT, &source.table.version.to_string()).map_err(failed)?;
     transaction.commit().map_err(failed)
+}
+
+/// Forgets the version of the read table, because this program writes no rows. One that does rebuilds the table.
+pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
+    facts::remove(connection, VERSION_FACT)
 }
 
 fn replace(connection: &Connection, source: TableSource, head: Position) -> Result<(), BoxError> {
@@ -74,6 +78,9 @@ fn replace(connection: &Connection, source: TableSource, head: Position) -> Resu
 
 /// Reads the log stream by stream, so that it needs no more memory for a long log than for a short one.
 fn fill(connection: &Connection, source: TableSource, head: Position) -> Result<(), BoxError> {
+    if head == Position::START {
+        return Ok(());
+    }
     tracing::info!(events = head.0, "rebuilding the read table from the log");
     let began = Instant::now();
     let mut reported = began;

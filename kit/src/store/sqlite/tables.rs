@@ -45,6 +45,17 @@ pub(super) fn create(connection: &Connection, table: &Table) -> rusqlite::Result
     connection.execute_batch(&sql)
 }
 
+/// Returns whether the table exists with exactly the columns of its description.
+pub(super) fn has_its_columns(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
+    let expected = [table.key].into_iter().chain(table.columns.iter().map(|column| column.name));
+    Ok(columns(connection, table)?.iter().map(String::as_str).eq(expected))
+}
+
+fn columns(connection: &Connection, table: &Table) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
+    statement.query_map([table.name], |row| row.get(0))?.collect()
+}
+
 /// Inserts or replaces a row.
 pub(super) fn put(connection: &Connection, table: &Table, stream: StreamId, row: &Row) -> rusqlite::Result<()> {
     let mut sql = format!("INSERT OR REPLACE INTO {} ({}", table.name, table.key);
@@ -67,6 +78,9 @@ pub(super) fn remove(connection: &Connection, table: &Table, stream: StreamId) -
 
 /// Changes columns of a row.
 pub(super) fn update(connection: &Connection, table: &Table, update: &RowUpdate) -> rusqlite::Result<()> {
+    if update.values.is_empty() {
+        return Ok(());
+    }
     let columns: Vec<_> = update.values.iter().map(|(column, _)| format!("{} = ?", column.name)).collect();
     let mut sql = format!("UPDATE {} SET {} WHERE {} = ?", table.name, columns.join(", "), table.key);
     if let Some(column) = update.only_where_set {
@@ -188,10 +202,12 @@ const KEPT: &str = "temp.kept";
 
 /// Saves the kept columns of the old table, and returns those that it has.
 pub(super) fn save_kept(connection: &Connection, table: &Table) -> rusqlite::Result<Vec<&'static str>> {
-    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
-    let old: Vec<String> = statement.query_map([table.name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let old = columns(connection, table)?;
     let kept = table.columns.iter().filter(|column| column.is_kept && old.iter().any(|name| name == column.name));
     let kept: Vec<_> = kept.map(|column| column.name).collect();
+    if !old.iter().any(|name| name == table.key) {
+        return Ok(Vec::new()); // under another key, the rows are others
+    }
     if !kept.is_empty() {
         let (key, columns, from) = (table.key, kept.join(", "), table.name);
         let any = kept.iter().map(|column| format!("{column} IS NOT NULL")).collect::<Vec<_>>().join(" OR ");
