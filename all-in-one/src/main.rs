@@ -16,9 +16,9 @@ use std::{
 use oncelog::{
     app::{self, Service as _, cli},
     edge::bind,
-    embedded::{self, Cluster, EmbeddedBroker},
+    embedded::{self, Cluster, EmbeddedBroker, Supervisor},
     event::StreamId,
-    runtime::{Failure, Shutdown, Supervisor, init_logs, on_signals},
+    runtime::{Failure, Shutdown, init_logs, on_signals},
     store::Store,
 };
 use order_service::OrderService;

@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub use crate::kafka::{client::Client, cluster::Cluster, record::Received, tail::Tail};
+pub use crate::runtime::supervisor::Supervisor;
 pub use rdkafka::types::RDKafkaApiKey as ApiKey;
 pub use rdkafka::types::RDKafkaRespErr as ErrorCode;
 

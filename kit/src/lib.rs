@@ -1,6 +1,6 @@
 #![cfg_attr(
     not(feature = "verification"),
-    allow(dead_code, unreachable_pub, unused_imports, reason = "private rooms, which only the feature opens")
+    allow(unreachable_pub, unused_imports, reason = "private rooms, which only the feature opens")
 )]
 //! Event-sourced services in Rust: gRPC and HTTP in, events on Kafka, exactly once from end to end.
 //!

@@ -16,7 +16,6 @@ pub use self::{
     metrics::{Outcome, Silence, durations, outcomes},
     spans::{Attribute, Span, SpanKind, Spans},
     stop::{Shutdown, Stop, on_signals},
-    supervisor::Supervisor,
     telemetry::init as init_logs,
     trace_context::TraceContext,
 };

@@ -158,6 +158,9 @@ fn statement<'a>(table: &Table, query: &'a Query) -> (String, Parameters<'a>) {
     let mut order = String::new();
     match query.order {
         Some(Order::NewestFirst(column)) => {
+            if column.is_optional {
+                conditions.push(format!("{} IS NOT NULL", column.name));
+            }
             // An index serves only one bound, so use the smaller one: the given time, or the end of the last page.
             let before = query.before.map(|time| (to_micros(time), Uuid::nil()));
             let after = query.after.map(|(time, stream)| (to_micros(time), stream.0));

@@ -1,0 +1,310 @@
+//! The inbox at work: connects, consumes batches, and commits their effects.
+
+use std::{collections::HashMap, future, sync::Arc, time::Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::watch;
+
+use super::{
+    Follow, InboxError, InboxMetrics,
+    consumer::{Consumer, Lag},
+    dead_letters::{self, DeadLetters},
+    decisions::{Decisions, Verdict},
+    error::{Session, SessionEnd},
+    metrics::RecordOutcome,
+    progress::{Offsets, Progress},
+};
+use crate::{
+    aggregate::ReadTable,
+    event::Position,
+    kafka::{
+        client::Client,
+        cluster::Cluster,
+        record::Received,
+        topics::{self, Topic, TopicError},
+    },
+    runtime::{
+        backoff::Backoff,
+        fault::{self, Step},
+        spans::Spans,
+        stop::Stop,
+    },
+    store::{Commit, CommitError, Store},
+};
+
+/// The cluster that offsets of the embedded broker are stored under. Its real id changes with each start.
+pub(crate) const EPHEMERAL: &str = "embedded";
+
+/// Consumes the topics of other services into the domain of this one.
+pub struct Inbox<T: ReadTable> {
+    /// The store of effects and offsets.
+    pub store: Store,
+    /// The client of the cluster.
+    pub client: Client,
+    /// The name of the service: its consumer group, and the prefix of its dead-letter and retries topics.
+    pub service: &'static str,
+    /// The topics, each with its reader. The inbox waits for them and never creates them.
+    pub follows: Vec<Follow<T::Domain>>,
+    /// The topic of dead letters. The inbox creates it, and the topic of replays with the same settings.
+    pub dead_letters: Topic,
+    /// The lifetime of the cluster.
+    pub cluster: Cluster,
+    /// The metrics.
+    pub metrics: InboxMetrics,
+    /// Creates a span for each record that leads to a command.
+    pub spans: Spans,
+    /// Becomes true once the relay has confirmed that the store belongs to this cluster. Nothing is consumed before.
+    pub publisher_confirmed: watch::Receiver<bool>,
+}
+
+/// State that outlives a session with the cluster.
+struct Memory {
+    backoff: Backoff,
+    dead_letters: DeadLetters,
+    newer: NewerEvents,
+}
+
+impl<T: ReadTable> Inbox<T> {
+    /// Consumes until a shutdown is requested.
+    pub fn run(self, stop: &Stop) -> Result<(), InboxError> {
+        let mut confirmed = self.publisher_confirmed.clone();
+        match stop.block_on(confirmed.wait_for(|confirmed| *confirmed)) {
+            None => return Ok(()),
+            Some(Ok(_)) => {}
+            // The relay has ended and reports why. This part only waits to be stopped.
+            Some(Err(_closed)) => {
+                stop.block_on(future::pending::<()>());
+                return Ok(());
+            }
+        }
+        let mut memory = Memory {
+            backoff: Backoff::new(format!("reading {}", self.topics().join(", ")), self.metrics.failure_counters()),
+            dead_letters: DeadLetters::new(self.client.clone(), self.dead_letters.name.clone()),
+            newer: NewerEvents::default(),
+        };
+        loop {
+            let Err(end) = self.session(stop, &mut memory);
+            match end {
+                SessionEnd::Stop => return Ok(()),
+                // The broker of another process was started again, and has begun from nothing.
+                SessionEnd::Refused(error @ InboxError::OffsetLost { .. }) if self.is_ephemeral() => {
+                    memory.backoff.wait(stop, &error);
+                }
+                SessionEnd::Refused(error) => return Err(error),
+                SessionEnd::Kafka(error) => memory.backoff.wait(stop, &error),
+                SessionEnd::Topic(error) => memory.backoff.wait(stop, &error),
+                SessionEnd::Read(error) => memory.backoff.wait(stop, &error),
+            }
+        }
+    }
+
+    fn is_ephemeral(&self) -> bool {
+        matches!(self.cluster, Cluster::Ephemeral { .. })
+    }
+
+    fn topics(&self) -> Vec<&'static str> {
+        self.follows.iter().map(|follow| follow.topic).collect()
+    }
+
+    fn session(&self, stop: &Stop, memory: &mut Memory) -> Session {
+        if stop.is_requested() {
+            return Err(SessionEnd::Stop);
+        }
+        let (consumer, mut progress) = self.connect(stop)?;
+        memory.backoff.reset();
+        loop {
+            if stop.is_requested() {
+                return Err(SessionEnd::Stop);
+            }
+            consumer.report_offsets(progress.take_report());
+            let batch = consumer.poll(&progress.read, &mut memory.backoff)?;
+            if batch.is_empty() && memory.backoff.is_waiting() && self.is_reachable() {
+                memory.backoff.reset();
+            }
+            if batch.is_empty() && progress.is_stored() {
+                continue;
+            }
+            let began = Instant::now();
+            progress.add(&batch);
+            let topics = self.handle(&batch, &mut progress, stop, memory)?;
+            self.observe(&batch, &topics, began);
+            memory.backoff.reset();
+        }
+    }
+
+    /// Opens a consumer of all partitions, from the stored offsets. Creates the inbox's own topics, and fails while a
+    /// followed topic is missing.
+    fn connect(&self, stop: &Stop) -> Result<(Consumer, Progress), SessionEnd> {
+        let cluster = match self.cluster {
+            Cluster::Durable => topics::cluster_id(&self.client).map_err(SessionEnd::Kafka)?,
+            Cluster::Ephemeral { .. } => EPHEMERAL.to_owned(),
+        };
+        let mut consumed = Vec::new();
+        for topic in self.topics() {
+            let partitions = topics::partitions(&self.client, topic).map_err(SessionEnd::Kafka)?;
+            let missing = || SessionEnd::Topic(TopicError::Missing { topic: topic.to_owned() });
+            consumed.push((topic.to_owned(), partitions.ok_or_else(missing)?));
+        }
+        let retries = Topic { name: dead_letters::retries_of(self.service), ..self.dead_letters.clone() };
+        let ensure = |topic| {
+            let partitions = stop.block_on(topics::ensure(&self.client, topic)).ok_or(SessionEnd::Stop)?;
+            partitions.map_err(SessionEnd::Topic)
+        };
+        ensure(&self.dead_letters)?;
+        let partitions = ensure(&retries)?;
+        consumed.push((retries.name.clone(), partitions));
+        let mut offsets = Offsets::new();
+        for (topic, _) in &consumed {
+            let stored = self.store.offsets_blocking(&cluster, topic)?;
+            offsets.extend(stored.into_iter().map(|(partition, offset)| ((topic.clone(), partition), offset)));
+        }
+        let none = Offsets::new();
+        let from = if matches!(self.cluster, Cluster::Durable) { &offsets } else { &none };
+        let lag = Lag { metrics: self.metrics.clone(), topics: self.topics(), retries: retries.name };
+        let assigned = consumed.iter().map(|(topic, partitions)| (topic.as_str(), *partitions));
+        let consumer = Consumer::open(&self.client, assigned, from, lag).map_err(SessionEnd::Kafka)?;
+        for (topic, partitions) in consumed.iter().take(self.follows.len()) {
+            tracing::info!(topic, partitions, "reading");
+        }
+        Ok((consumer, Progress::new(cluster, offsets)))
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.follows.first().is_some_and(|follow| topics::partitions(&self.client, follow.topic).is_ok())
+    }
+
+    /// Decides on a batch, and commits its effects with the offsets. Returns the followed topic of each record.
+    ///
+    /// The batch is decided again if a stream was changed in between, or if the store could not write. Meanwhile the
+    /// batch stays in memory, so that no record is dead-lettered twice.
+    fn handle(
+        &self,
+        batch: &[Received],
+        progress: &mut Progress,
+        stop: &Stop,
+        memory: &mut Memory,
+    ) -> Result<Vec<&'static str>, SessionEnd> {
+        let mut is_dead_lettered = vec![false; batch.len()];
+        loop {
+            if stop.is_requested() {
+                return Err(SessionEnd::Stop);
+            }
+            let mut decisions = match Decisions::of(self, batch).map_err(SessionEnd::from) {
+                Ok(decisions) => decisions,
+                Err(SessionEnd::Read(error)) => {
+                    memory.backoff.wait(stop, &error);
+                    continue;
+                }
+                Err(end) => return Err(end),
+            };
+            let records = std::mem::take(&mut decisions.records);
+            for ((record, decision), is_dead_lettered) in batch.iter().zip(&records).zip(&mut is_dead_lettered) {
+                if let (Verdict::Rejected(reason), false) = (&decision.verdict, *is_dead_lettered) {
+                    self.dead_letter(record, reason, &mut memory.dead_letters)?;
+                    *is_dead_lettered = true;
+                }
+            }
+            let has_dead_letters = is_dead_lettered.contains(&true);
+            if !self.commit(decisions, has_dead_letters || batch.is_empty(), progress, stop, &mut memory.backoff)? {
+                continue;
+            }
+            for (decision, is_dead_lettered) in records.iter().zip(is_dead_lettered) {
+                let outcome = if is_dead_lettered { RecordOutcome::DeadLettered } else { decision.verdict.outcome() };
+                self.metrics.count(decision.topic, outcome, 1);
+                if let (RecordOutcome::Newer, Verdict::Newer(event_type)) = (outcome, &decision.verdict) {
+                    memory.newer.count(event_type);
+                }
+            }
+            return Ok(records.iter().map(|decision| decision.topic).collect());
+        }
+    }
+
+    /// Sends a record to the dead letters. When this returns, the broker has it.
+    fn dead_letter(&self, record: &Received, reason: &str, dead_letters: &mut DeadLetters) -> Result<(), SessionEnd> {
+        let failed = || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
+        fault::around(Step::SetAside, failed, || dead_letters.send(record, reason)).map_err(SessionEnd::Kafka)?;
+        tracing::warn!(record = %record.place(), reason, "sent a record to the dead letters");
+        Ok(())
+    }
+
+    /// Commits decisions together with the offsets. Returns false if the batch must be decided again.
+    fn commit(
+        &self,
+        mut decisions: Decisions<'_, T>,
+        must_commit: bool,
+        progress: &mut Progress,
+        stop: &Stop,
+        backoff: &mut Backoff,
+    ) -> Result<bool, SessionEnd> {
+        let mut spans = std::mem::take(&mut decisions.spans);
+        let appends = decisions.into_appends();
+        if appends.is_empty() && !must_commit && progress.may_wait() {
+            return Ok(true);
+        }
+        let committed = self.store(Commit { appends, offsets: progress.moves(), ..Commit::default() });
+        if let Err(error) = &committed {
+            spans.iter_mut().for_each(|span| span.fail(error)); // a later attempt has its own spans
+        }
+        drop(spans);
+        match committed {
+            Ok(_) => {}
+            Err(CommitError::Conflict { .. }) => return Ok(false),
+            Err(error @ (CommitError::Unavailable(_) | CommitError::Overloaded)) => {
+                backoff.wait(stop, &error);
+                // The commit may have been made all the same. A second attempt would then be refused.
+                if !self.is_in_store(progress, stop, backoff)? {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(SessionEnd::Refused(InboxError::Commit(error))),
+        }
+        progress.committed();
+        Ok(true)
+    }
+
+    /// Returns whether the store has everything that was consumed. Waits while it cannot be read.
+    fn is_in_store(&self, progress: &Progress, stop: &Stop, backoff: &mut Backoff) -> Result<bool, SessionEnd> {
+        loop {
+            match progress.is_in(&self.store) {
+                Err(error) if error.is_transient() => backoff.wait(stop, &error),
+                result => return Ok(result?),
+            }
+            if stop.is_requested() {
+                return Err(SessionEnd::Stop);
+            }
+        }
+    }
+
+    fn store(&self, commit: Commit) -> Result<Position, CommitError> {
+        let mut commit = Some(commit);
+        let failed = || CommitError::Unavailable(Arc::new(rusqlite::Error::InvalidQuery));
+        fault::around(Step::InboxCommit, failed, || {
+            self.store.commit_blocking(commit.take().expect("this step is not repeated"))
+        })
+    }
+
+    fn observe(&self, batch: &[Received], topics: &[&'static str], began: Instant) {
+        for follow in &self.follows {
+            let last = batch.iter().zip(topics).rfind(|(_, topic)| **topic == follow.topic);
+            if let Some(time) = last.and_then(|(record, _)| record.time) {
+                self.metrics.observe_batch(follow.topic, began.elapsed());
+                self.metrics.set_read_through(follow.topic, time);
+            }
+        }
+    }
+}
+
+/// Counts the skipped events of each type that this program does not know.
+#[derive(Default)]
+struct NewerEvents(HashMap<String, u64>);
+
+impl NewerEvents {
+    fn count(&mut self, event_type: &str) {
+        let count = self.0.entry(event_type.to_owned()).or_default();
+        *count += 1;
+        if *count == 1 {
+            tracing::warn!(event_type, "skipping events of a type that is newer than this program");
+        }
+        tracing::debug!(event_type, count = *count, "skipped a newer event");
+    }
+}
