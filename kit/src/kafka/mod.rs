@@ -10,6 +10,7 @@ pub(crate) mod partition_log;
 pub(crate) mod producer;
 pub mod properties;
 pub mod record;
+#[cfg(any(feature = "embedded", feature = "verification"))]
 pub mod tail;
 pub mod topic_log;
 pub mod topics;
