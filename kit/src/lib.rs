@@ -1,5 +1,5 @@
 #![cfg_attr(
-    not(feature = "verification"),
+    not(all(feature = "verification", feature = "embedded")),
     allow(unreachable_pub, unused_imports, reason = "private rooms, which only the feature opens")
 )]
 //! Event-sourced services in Rust: gRPC and HTTP in, events on Kafka, exactly once from end to end.

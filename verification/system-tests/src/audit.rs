@@ -65,7 +65,11 @@ const PLANTS: [Plant; 12] = [
         change: "DELETE FROM charges WHERE id = 3",
         found: &["which the gateway does not have"],
     },
-    Plant { file: "charges.db", change: "UPDATE charges SET amount = 501 WHERE id = 3", found: &["has the amount USD 501"] },
+    Plant {
+        file: "charges.db",
+        change: "UPDATE charges SET amount = 501 WHERE id = 3",
+        found: &["has the amount USD 501"],
+    },
     Plant {
         file: "charges.db",
         change:
