@@ -22,8 +22,8 @@ pub enum Due {
 /// Returns the call that is due for a payment, or `None` if the payment is settled or waits for a person.
 ///
 /// Once the gateway forgets the key, a repeated charge would be a second charge. So when half of that time has passed,
-/// the charge is looked up first. `age` is the age of the order and not of this store's record of it: the store may be
-/// a restored copy that reads of the order again.
+/// the charge is looked up first. `age` is counted from the creation of the order, not from its first event in this
+/// store: after a restore, this store may consume an old order again.
 pub fn due(state: &State, age: Duration, remembers: Duration) -> Option<Due> {
     match state {
         State::Requested if age > remembers / 2 => Some(Due::FindOrCharge),

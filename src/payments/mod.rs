@@ -23,7 +23,7 @@ pub enum PaymentEvent {
     Requested {
         /// The amount to charge.
         money: Money,
-        /// The time at which the order was created. The gateway was not called for it before, from any store.
+        /// The time at which the order was created. No store can have called the gateway for the order before this.
         order_time: SystemTime,
     },
     /// The amount was charged.

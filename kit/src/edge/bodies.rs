@@ -1,6 +1,6 @@
-//! The bodies of requests and answers: a deadline for the one, and a budget for the others.
+//! Limits for bodies: a deadline for each part of a request, and a memory budget for unsent answers.
 //!
-//! A caller that sends slowly holds a call open, and one that does not read holds an answer in memory. Both are limited.
+//! Without them, a slow sender could hold calls open, and a caller that does not read could fill the memory.
 
 use std::{
     future::Future as _,
@@ -52,8 +52,8 @@ where
     Body::new(Limited { body, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + ARRIVAL)) })
 }
 
-/// Hands an answer to the connection piece by piece, as fast as its caller reads. Answers with an error instead where the
-/// answer is large and the budget is spent.
+/// Sends an answer in chunks, as fast as its caller reads. A large answer is replaced with an error if the budget is
+/// spent.
 pub(super) fn paced(answer: Response, call: CallInFlight) -> Response {
     let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
     match share(size) {
@@ -62,7 +62,7 @@ pub(super) fn paced(answer: Response, call: CallInFlight) -> Response {
     }
 }
 
-/// Takes the share of the budget that so many bytes need, if they need one.
+/// Reserves `bytes` of the budget. Small answers need no reservation and get `None`.
 fn share(bytes: usize) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
     if bytes <= SMALL {
         return Ok(None);

@@ -1,8 +1,8 @@
 //! Connections: how many may be open, how long each may take to begin a call, and when an idle one is closed.
 //!
-//! No caller may use up what the service itself needs. The number of connections is bounded by the limit of file
-//! descriptors, less a reserve for the store, Kafka and health. At the limit, a connection that has not begun a call gives
-//! way to a new one, or else the one that has been idle for longest. Load balancers share one address, so there is no limit for each address.
+//! Callers cannot exhaust the file descriptors of the process: some are reserved for the store, Kafka and health. At
+//! the limit, a new connection replaces the oldest one that has not begun a call, or else the one that has been idle
+//! for longest. There is no limit per address, because all callers behind a load balancer share one.
 
 use std::{
     collections::VecDeque,
@@ -37,7 +37,7 @@ use crate::runtime::stop::Stop;
 /// block the stop for ever (hyper #4170).
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// The time that a connection that is closed for being idle may take to read that.
+/// After GOAWAY was sent to an idle connection, it is closed when this time has passed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The interval at which a connection with calls in flight is checked.
@@ -46,8 +46,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The interval of HTTP/2 keepalive pings, and the time after which a connection without an answer is closed.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// The time that a connection may take to begin its first call. It includes a TLS handshake, the HTTP/2 preface, and the
-/// headers of the call.
+/// The time that a connection may take to begin its first call, including the TLS handshake, the HTTP/2 preface and
+/// the headers.
 const FIRST_CALL: Duration = Duration::from_secs(10);
 
 /// The largest number of open connections, whatever the process may open.
@@ -59,10 +59,10 @@ const RESERVE: u64 = 192;
 /// The number of calls in flight on one HTTP/2 connection.
 const STREAMS: u32 = 100;
 
-/// What HTTP/1 buffers of the headers of a request, in bytes.
+/// The size of the HTTP/1 read buffer, in bytes. It limits the headers of a request.
 const HEADERS: usize = 32 * 1024;
 
-/// What HTTP/2 buffers of one answer that its caller does not read.
+/// The size of the HTTP/2 send buffer of one answer, in bytes. It fills if the caller does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Places for connections, shared by all listeners of the process.
@@ -92,7 +92,7 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
 }
 
-/// Who a listener is for.
+/// The clients of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Audience {
     /// Callers of the service, whose requests are checked first.
@@ -201,7 +201,7 @@ impl Open {
     }
 }
 
-/// What a connection has done so far.
+/// The calls of a connection so far, for its timeouts.
 #[derive(Debug)]
 struct Activity {
     has_begun: AtomicBool,
@@ -241,7 +241,7 @@ impl Activity {
         CallInFlight(Arc::clone(self))
     }
 
-    /// Returns since when no call is in flight; `None` while one is.
+    /// Returns the time at which the last call ended; `None` while a call is in flight.
     fn idle_since(&self) -> Option<Instant> {
         let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
         (self.calls.load(Ordering::Relaxed) == 0).then_some(since)
@@ -258,7 +258,7 @@ impl Activity {
 pub(super) struct CallInFlight(Arc<Activity>);
 
 impl CallInFlight {
-    /// Notes that the rest of an answer waits for its caller, who has until then to read the next part.
+    /// Sets the deadline by which the caller must read the next part of an answer.
     pub(super) fn reads_by(&self, deadline: Instant) {
         *self.0.reads_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
     }
@@ -325,7 +325,7 @@ impl Connection {
                     let now = Instant::now();
                     match activity.deadline(idle_timeout) {
                         _ if is_closing && stop.is_requested() => break,
-                        // It has begun a call before it knew. That call may end.
+                        // The caller began a call before it received GOAWAY. That call may finish.
                         None if is_closing => check = now + GOODBYE,
                         Some(_) if is_closing => break,
                         None if activity.does_not_read(now) => {

@@ -1,5 +1,5 @@
-//! Refuses requests before they have an effect: those whose answer the caller could not read, and those that a web page
-//! of another site sends in the name of its visitor.
+//! Refuses two kinds of requests before they have an effect: requests whose answer the caller could not read, and
+//! requests that a browser sends for a page of another site (CSRF, DNS rebinding).
 
 use axum::{
     http::{HeaderMap, Method, Request, Version, header, uri::Authority},
@@ -12,8 +12,8 @@ use super::call_error::CallError;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guard {
     pub(crate) service: &'static str,
-    /// Whether only programs of this machine can connect. Then no other host name leads here, unless a web page has
-    /// made its own name point to this machine (DNS rebinding).
+    /// True if the listener is on a loopback address. A request that names another host is then refused: it comes from
+    /// a web page whose name was pointed at this machine (DNS rebinding).
     pub(crate) is_loopback: bool,
 }
 

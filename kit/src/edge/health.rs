@@ -25,7 +25,7 @@ use crate::{
     store::Store,
 };
 
-/// The number of unpublished events from which on the service is not ready. It is some gigabytes of the store.
+/// With this many unpublished events, the service is not ready. They take some gigabytes in the store.
 const ROOM: u64 = 10_000_000;
 
 /// An unpublished event, an unread record or a silent dependency that is older than this counts as stuck.

@@ -32,7 +32,7 @@ pub struct ListenArgs {
     #[arg(long, env, value_name = "ADDRESS:PORT")]
     pub ops_listen: Option<SocketAddr>,
 
-    /// How long a connection may be idle before it is closed, in seconds. Longer than that of a load balancer
+    /// The time after which an idle connection is closed, in seconds; keep it above the load balancer's idle timeout
     #[arg(long, env, default_value = "75", value_name = "S", value_parser = seconds)]
     pub idle_timeout: Duration,
 

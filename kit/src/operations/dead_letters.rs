@@ -74,7 +74,7 @@ pub struct Which {
 /// The reason for which a replay did nothing, or not everything.
 #[derive(Debug, thiserror::Error)]
 enum ReplayError {
-    #[error("there is no dead letter {0}; nothing was put back")]
+    #[error("there is no dead letter {0}; nothing was replayed")]
     Unknown(Origin),
     #[error("the topic {0} does not exist yet: the service creates it when it starts")]
     NoRetries(String),
@@ -192,6 +192,6 @@ fn replay(client: &Client, service: &str, which: &Which, stop: &Stop) -> Result<
             None => Writer::open(client, &transactional_id)?,
         };
     }
-    let _ = writeln!(io::stdout(), "{done} put back");
+    let _ = writeln!(io::stdout(), "{done} replayed");
     Ok(())
 }

@@ -154,7 +154,7 @@ fn settle<T: ReadTable>(
     if known.is_none() {
         let what = match published {
             Position::START => "the cluster does not know the store: it is published from its beginning".to_owned(),
-            _ => format!("the checkpoint is lost: it is written anew, at {published}"),
+            _ => format!("the checkpoint is lost: it is written again, at {published}"),
         };
         writeln!(out, "{what}")?;
         match writer {

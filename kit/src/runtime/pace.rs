@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Pace {
     interval: Duration,
-    /// How far an action may come before its due time.
+    /// The maximum time by which an action may be early. It allows the burst.
     slack: Duration,
     /// The time of the next action if all came at equal intervals.
     due: Instant,

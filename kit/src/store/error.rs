@@ -87,7 +87,7 @@ pub enum OpenError {
     Io {
         /// The store's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -96,7 +96,7 @@ pub enum OpenError {
     Sqlite {
         /// The store's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: rusqlite::Error,
     },
@@ -105,7 +105,7 @@ pub enum OpenError {
     Rebuild {
         /// The store's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: BoxError,
     },

@@ -54,7 +54,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     println!("    {} payments of unknown orders: dead-lettered and listed", EARLY + UNKNOWN);
 
     let (code, said) = service.subcommand(&replay(&brokers, &["payment-events/0@999999"]))?;
-    ensure!(code == Some(69) && said.contains("nothing was put back"), "{code:?}: {said}");
+    ensure!(code == Some(69) && said.contains("nothing was replayed"), "{code:?}: {said}");
     let mut expected = service.place("early", EARLY)?;
     for kill in 0..KILLS {
         kill_after(service.command_of(&replay(&brokers, &["--all"])), Duration::from_millis(60 * kill))?;
@@ -85,7 +85,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let letters = letters(&service, &brokers)?;
     let id = letters[0]["id"].as_str().context("a dead letter without an id")?;
     let (code, said) = service.subcommand(&replay(&brokers, &[id]))?;
-    ensure!(code == Some(0) && said.contains("1 put back"), "{code:?}: {said}");
+    ensure!(code == Some(0) && said.contains("1 replayed"), "{code:?}: {said}");
     Ok(vec![("dead letters", (retried.len() + paid.len(), findings))])
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     service.start_again()?;
     let missing = "has no checkpoint of it";
     service.expect_refusal(missing)?;
-    settle(&mut service, &brokers, missing, "the checkpoint is lost: it is written anew, at 110")?;
+    settle(&mut service, &brokers, missing, "the checkpoint is lost: it is written again, at 110")?;
     expected.extend(service.place("checkpoint", 10)?);
     let records = reader.wait_for(&brokers, TOPIC, &expected)?;
     service.stop()?;

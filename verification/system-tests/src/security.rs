@@ -113,7 +113,7 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let (code, said) = ask(&["list"])?;
     ensure!(code == Some(0) && said.contains("there is no such order"), "{code:?}: {said}");
     let (code, said) = ask(&["replay", "--all"])?;
-    ensure!(code == Some(0) && said.contains("1 put back"), "{code:?}: {said}");
+    ensure!(code == Some(0) && said.contains("1 replayed"), "{code:?}: {said}");
     fs::write(
         directory.path().join("orders/auditor.properties"),
         properties(directory.path(), &scram("auditor", &password("auditor"))),

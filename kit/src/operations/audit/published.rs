@@ -17,7 +17,7 @@ use crate::{
 /// The number of events that are read from the store at a time.
 const BATCH: usize = 1000;
 
-/// The largest number of gaps that are remembered. A topic that lacks more is not described more exactly.
+/// The maximum number of gaps that are kept in memory. Further gaps are not reported one by one.
 const GAPS: usize = 10_000;
 
 /// The numbers of compared records.

@@ -62,7 +62,8 @@ pub(super) fn prepare(
     transaction.commit().map_err(failed)
 }
 
-/// Forgets the version of the read table, because this program writes no rows. One that does rebuilds the table.
+/// Removes the stored version of the read table, because a program without a read table writes no rows. The next
+/// program with a read table then rebuilds it.
 pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
     facts::remove(connection, VERSION_FACT)
 }

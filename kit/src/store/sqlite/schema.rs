@@ -67,7 +67,7 @@ pub(in crate::store) fn add_tracestate(connection: &Connection) -> rusqlite::Res
     connection.execute_batch("ALTER TABLE events ADD COLUMN tracestate TEXT")
 }
 
-/// Shows the column without a value to a read-only connection, if the store lacks it.
+/// Gives a read-only connection a `tracestate` column that is always NULL, if the store lacks the column.
 pub(in crate::store) fn show_tracestate(connection: &Connection) -> rusqlite::Result<()> {
     if has_tracestate(connection)? {
         return Ok(());
