@@ -107,12 +107,21 @@ pub struct Violation {
     /// The rule for the field, phrased to follow its path: `must be …`.
     #[serde(rename = "detail")]
     pub description: String,
+    /// True if `field` is the name that the caller sent. It is never renamed.
+    #[serde(skip)]
+    is_as_sent: bool,
 }
 
 impl Violation {
-    /// Creates the violation of the rule `description` by `field`.
+    /// Creates the violation of the rule `description` by `field`, a field of a message. Over HTTP, the field gets its
+    /// name in JSON.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self { field: field.into(), description: description.into() }
+        Self { field: field.into(), description: description.into(), is_as_sent: false }
+    }
+
+    /// Creates the violation of a rule by a field that may be unknown. It is named as the caller sent it.
+    pub fn as_sent(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { is_as_sent: true, ..Self::new(field, description) }
     }
 }
 
@@ -135,7 +144,10 @@ impl Violation {
     }
 
     /// Names the field as JSON does: `order_id` is `orderId`. Quoted keys, as in `metadata["my_key"]`, stay.
-    fn in_json(self) -> Self {
+    pub fn in_json(self) -> Self {
+        if self.is_as_sent {
+            return self;
+        }
         let (name, rest) = self.field.split_at(self.field.find('[').unwrap_or(self.field.len()));
         let mut words = name.split('_');
         let first = words.next().unwrap_or_default().to_owned();
@@ -143,7 +155,7 @@ impl Violation {
             let (initial, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
             name + &initial.to_uppercase() + rest
         });
-        Self { field: name + rest, description: self.description }
+        Self { field: name + rest, ..self }
     }
 
     /// Checks the text in a field: 1 to `longest` characters, none of them a control character.
@@ -162,6 +174,12 @@ impl From<Violation> for CallError {
 }
 
 impl CallError {
+    /// Names the fields as JSON does. An HTTP answer does so by itself.
+    pub fn in_json(self) -> Self {
+        let Self::Invalid(violations) = self else { return self };
+        Self::Invalid(violations.into_iter().map(Violation::in_json).collect())
+    }
+
     /// Converts the error of a command that was not executed. `rejected` converts a rejection of the domain.
     pub fn of<R>(error: ExecuteError<R>, rejected: impl FnOnce(R) -> Self) -> Self {
         match error {
@@ -267,19 +285,16 @@ struct Problem {
 
 impl IntoResponse for CallError {
     fn into_response(self) -> Response {
-        let (_, status, reason) = self.code();
-        let retry = self.is_worth_a_retry();
+        let error = self.in_json();
+        let (_, status, reason) = error.code();
+        let retry = error.is_worth_a_retry();
         let problem = Problem {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),
-            detail: self.to_string(),
+            detail: error.to_string(),
             reason,
-            errors: if let Self::Invalid(violations) = self {
-                violations.into_iter().map(Violation::in_json).collect()
-            } else {
-                Vec::new()
-            },
+            errors: if let Self::Invalid(violations) = error { violations } else { Vec::new() },
         };
         let mut response = (status, Json(problem)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -298,7 +313,9 @@ mod tests {
     fn fields_are_named_as_in_json() {
         for (field, named) in [
             ("order_id", "orderId"),
+            ("currency_code", "currencyCode"),
             ("amount", "amount"),
+            ("metadata[\"a_b\"]", "metadata[\"a_b\"]"),
             ("metadata[\"my_key\"]", "metadata[\"my_key\"]"),
             ("some_map[\"my_key\"]", "someMap[\"my_key\"]"),
             ("charged.gateway_reference", "charged.gatewayReference"),
@@ -306,6 +323,9 @@ mod tests {
             ("_", ""),
         ] {
             assert_eq!(Violation::new(field, "").in_json().field, named);
+            assert_eq!(Violation::as_sent(field, "").in_json().field, field, "as the caller named it");
         }
+        let error = CallError::from(Violation::new("order_id", "must be short")).in_json();
+        assert_eq!(error.to_string(), "the request is invalid: orderId must be short", "in the message, too");
     }
 }

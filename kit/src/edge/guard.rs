@@ -43,18 +43,18 @@ impl Guard {
 
 /// Returns the host that the request is for. HTTP/1.1 has exactly one `Host` header.
 fn host<B>(request: &Request<B>) -> Result<Authority, CallError> {
-    let invalid = || CallError::InvalidHost;
     let mut headers = request.headers().get_all(header::HOST).iter();
-    let header = headers.next().map(|value| Authority::try_from(value.as_bytes()).map_err(|_error| invalid()));
+    let header =
+        headers.next().map(|value| Authority::try_from(value.as_bytes()).map_err(|_error| CallError::InvalidHost));
     if headers.next().is_some() {
-        return Err(invalid());
+        return Err(CallError::InvalidHost);
     }
     match (request.uri().authority(), header) {
         (_, Some(Err(error))) => Err(error),
         // HTTP/2 sends the authority; a `Host` beside it names the same.
         (Some(authority), None) => Ok(authority.clone()),
         (Some(authority), Some(Ok(host))) if *authority == host => Ok(host),
-        (Some(_), Some(Ok(_))) | (None, None) => Err(invalid()),
+        (Some(_), Some(Ok(_))) | (None, None) => Err(CallError::InvalidHost),
         (None, Some(Ok(host))) => Ok(host),
     }
 }
@@ -64,7 +64,8 @@ fn is_loopback_name(host: &Authority) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Returns whether a request is a gRPC call, by its content type. gRPC-Web counts, too.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

@@ -37,6 +37,6 @@ fn rejected(rejection: &JsonRejection) -> CallError {
     match rejection.status() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => CallError::MediaType { expected: "application/json" },
         StatusCode::PAYLOAD_TOO_LARGE => CallError::TooLarge { limit: MAX_REQUEST },
-        _ => CallError::Invalid(vec![Violation::new("body", rejection.body_text())]),
+        _ => Violation::new("body", rejection.body_text()).into(),
     }
 }

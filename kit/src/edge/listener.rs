@@ -5,7 +5,6 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::header,
     response::IntoResponse as _,
 };
 use clap::Args;
@@ -14,7 +13,7 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use crate::{
-    edge::{call_error::CallError, deadline, health::Health, metrics::Metrics, tls::TlsArgs},
+    edge::{call_error::CallError, deadline, guard::is_grpc, health::Health, metrics::Metrics, tls::TlsArgs},
     runtime::{failure::Failure, stop::Stop},
 };
 
@@ -93,8 +92,7 @@ pub(crate) fn routes(
         .into_axum_router();
     let http = http.method_not_allowed_fallback(async || CallError::Method).layer(DefaultBodyLimit::max(MAX_REQUEST));
     http.merge(ops(health, metrics)).fallback(async move |request: Request| {
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        if is_grpc(request.headers()) {
             deadline::keep(deadline::grpc_timeout(request.headers()), service, grpc.oneshot(request)).await
         } else {
             CallError::NoRoute.into_response()

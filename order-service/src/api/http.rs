@@ -27,7 +27,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Orders,
-    json::{EventsJson, OrderJson, OrdersJson, create_order_request, field_name, list_orders_request},
+    json::{EventsJson, OrderJson, OrdersJson, create_order_request, list_orders_request},
     openapi::{self, NewOrder, Problem},
     requests::{details, page},
 };
@@ -45,10 +45,7 @@ pub(super) fn routes(orders: Orders) -> Router {
         .routes(routes!(cancel))
         .routes(routes!(events))
         .split_for_parts();
-    router
-        .route("/openapi.json", get(async move || Json(document.clone())))
-        .method_not_allowed_fallback(async || CallError::Method)
-        .with_state(orders)
+    router.route("/openapi.json", get(async move || Json(document.clone()))).with_state(orders)
 }
 
 /// Creates an order. Its payment follows without another call.
@@ -75,8 +72,7 @@ pub(super) fn routes(orders: Orders) -> Router {
 async fn create(State(orders): State<Orders>, request: Request) -> Result<Response, CallError> {
     let (head, body) = request.into_parts();
     require_json(&head.headers)?;
-    let (mut request, mut violations) =
-        create_order_request(&read(body).await?).map_err(|violation| CallError::Invalid(vec![violation]))?;
+    let (mut request, mut violations) = create_order_request(&read(body).await?)?;
     if let Some(key) = idempotency_key(&head.headers)? {
         if !request.request_id.is_empty() && request.request_id != key {
             violations.push(Violation::new("requestId", "differs from the Idempotency-Key"));
@@ -120,7 +116,7 @@ async fn list(
     if !violations.is_empty() {
         return Err(CallError::Invalid(with_the_rest(violations, page(request).err())));
     }
-    Ok(Json(orders.list(request).await.map_err(with_json_names)?.into()))
+    Ok(Json(orders.list(request).await?.into()))
 }
 
 /// Returns an order. With `?watch`, sends the current order, and again after each event, as Server-Sent Events.
@@ -161,13 +157,13 @@ async fn show(
         };
     }
     if !watch {
-        let order = orders.get(&order_id).await.map_err(with_json_names)?;
+        let order = orders.get(&order_id).await?;
         return Ok(Json(OrderJson::from(order)).into_response());
     }
     let seen = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
     let seen = seen.map(|seen| seen.filter(|seen| *seen >= 0).ok_or_else(|| bad("Last-Event-ID", "must be a version")));
     let seen = seen.transpose()?.unwrap_or(0);
-    let mut changes = Box::pin(orders.watch(&order_id, seen).await.map_err(with_json_names)?).peekable();
+    let mut changes = Box::pin(orders.watch(&order_id, seen).await?).peekable();
     // A settled order has no further changes. The status 204 makes a browser stop reconnecting.
     if seen > 0 && Pin::new(&mut changes).peek().now_or_never() == Some(None) {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -223,7 +219,7 @@ async fn events(
     order_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<EventsJson>, CallError> {
     let Path(order_id) = order_id.map_err(|_not_text| CallError::NoRoute)?;
-    Ok(Json(orders.events(&order_id).await.map_err(with_json_names)?.into()))
+    Ok(Json(orders.events(&order_id).await?.into()))
 }
 
 /// Makes a call that changes something, within a span. The trace of its events continues from that span.
@@ -237,7 +233,7 @@ async fn traced(
     let attributes = || vec![Attribute::new("http.request.method", "POST"), Attribute::new("http.route", route)];
     let mut span = orders.spans.start(SpanKind::Server, format!("POST {route}"), before.as_ref(), attributes);
     let context = span.trace(before.as_ref());
-    call(context).await.map_err(with_json_names).inspect_err(|error| span.fail(error))
+    call(context).await.map_err(CallError::in_json).inspect_err(|error| span.fail(error))
 }
 
 /// Reads the header `Idempotency-Key`. Its value is quoted, as in the IETF's draft, or bare, as most clients send it.
@@ -284,27 +280,17 @@ async fn read(body: Body) -> Result<Vec<u8>, CallError> {
 }
 
 fn bad(field: impl Into<String>, description: &str) -> CallError {
-    CallError::Invalid(vec![Violation::new(field, description)])
+    Violation::as_sent(field, description).into()
 }
 
 /// Adds the violations of the fields that could be read, with their JSON names.
 fn with_the_rest(mut violations: Vec<Violation>, rest: Option<Vec<Violation>>) -> Vec<Violation> {
-    for mut violation in rest.unwrap_or_default() {
-        violation.field = field_name(&violation.field);
+    for violation in rest.into_iter().flatten().map(Violation::in_json) {
         if !violations.iter().any(|known| known.field == violation.field) {
             violations.push(violation);
         }
     }
     violations
-}
-
-fn with_json_names(mut error: CallError) -> CallError {
-    if let CallError::Invalid(violations) = &mut error {
-        for violation in violations {
-            violation.field = field_name(&violation.field);
-        }
-    }
-    error
 }
 
 /// Parses the input of `POST /orders` and `GET /orders`, without a service.

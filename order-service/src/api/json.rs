@@ -177,7 +177,7 @@ pub(super) fn create_order_request(body: &[u8]) -> Result<(CreateOrderRequest, V
             _ => Err("is not a field of an order"),
         };
         if let Err(problem) = result {
-            violations.push(Violation::new(name, problem));
+            violations.push(Violation::as_sent(name, problem));
         }
     }
     Ok((request, violations))
@@ -235,7 +235,7 @@ pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> (ListOrd
             _ => Err("is not a parameter of this call"),
         };
         if let Err(problem) = result {
-            violations.push(Violation::new(name, problem));
+            violations.push(Violation::as_sent(name, problem));
         }
     }
     (request, violations)
@@ -270,23 +270,6 @@ fn metadata(value: &RawValue) -> Result<BTreeMap<String, String>, &'static str> 
         }
     }
     Ok(entries)
-}
-
-/// Returns the JSON name of a field: `currencyCode` for `currency_code`.
-pub(super) fn field_name(name: &str) -> String {
-    let mut camel = String::with_capacity(name.len());
-    let (field, path) = name.split_at(name.find('[').unwrap_or(name.len()));
-    for (index, part) in field.split('_').enumerate() {
-        let mut letters = part.chars();
-        match letters.next() {
-            Some(first) if index > 0 => {
-                camel.push(first.to_ascii_uppercase());
-                camel.push_str(letters.as_str());
-            }
-            _ => camel.push_str(part),
-        }
-    }
-    camel + path
 }
 
 #[cfg(test)]
@@ -333,13 +316,6 @@ mod tests {
         for body in ["[]", "5", r#"{"amount":5"#, "", "{}{}", "\u{0}"] {
             assert_eq!(create_order_request(body.as_bytes()).expect_err(body).field, "body");
         }
-    }
-
-    #[test]
-    fn fields_have_their_json_names() {
-        assert_eq!(field_name("currency_code"), "currencyCode");
-        assert_eq!(field_name("amount"), "amount");
-        assert_eq!(field_name("metadata[\"a_b\"]"), "metadata[\"a_b\"]");
     }
 
     #[test]

@@ -36,14 +36,12 @@ pub(super) fn new_order_id(request_id: &str) -> StreamId {
 
 /// Reads an order id.
 pub(super) fn order_id(order_id: &str) -> Result<StreamId, CallError> {
-    let malformed = || Violation::new("order_id", "must be a UUID of 36 characters in lower case");
-    StreamId::parse(order_id).ok_or_else(|| CallError::Invalid(vec![malformed()]))
+    Ok(Violation::stream_id("order_id", order_id)?)
 }
 
 /// Reads the version after which a watcher wants changes.
 pub(super) fn version(version: i64) -> Result<u64, CallError> {
-    let negative = || CallError::Invalid(vec![Violation::new("after_version", "must not be negative")]);
-    u64::try_from(version).map_err(|_negative| negative())
+    u64::try_from(version).map_err(|_negative| Violation::new("after_version", "must not be negative").into())
 }
 
 /// Reads the filter and the page of a list request, or returns every bad field.

@@ -136,6 +136,14 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_field_is_named_as_the_caller_named_it() {
+    let service = Service::start().await;
+    assert_eq!(service.post(r#"{"amount":5,"currency_code":"USD"}"#).bad_fields(), ["currency_code"]);
+    assert_eq!(service.get("/orders?page_size=1").bad_fields(), ["page_size"]);
+    service.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_grpc_request_names_each_bad_field_and_stores_nothing() {
     let service = Service::start().await;
     let mut grpc = service.grpc().await;
