@@ -1,7 +1,5 @@
 //! The events of `shipping-events` and their codec, which stores and publishes them as messages of `shipping.events.v1`.
 
-use std::time::SystemTime;
-
 use oncelog::{
     TopicSpec,
     aggregate::{Decoded, DecodedEnvelope, Envelope, Payload, PayloadError},
@@ -96,15 +94,14 @@ impl Payload for ShippingEvent {
             }
             Event::OrderShipped(message::OrderShipped { tracking_code }) => Self::Shipped { tracking_code },
         };
-        let time = message.occur_time.and_then(|time| SystemTime::try_from(time).ok());
-        let envelope = DecodedEnvelope { event_id: message.event_id, stream: message.order_id, time };
+        let envelope = DecodedEnvelope::new(message.event_id, message.order_id, message.occur_time);
         Ok(Decoded { event, envelope: Some(envelope) })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use oncelog::testing::{assert_golden, golden_envelope};
+    use oncelog::testing::{assert_golden, assert_round_trip};
     use proptest::prelude::*;
 
     use super::*;
@@ -132,12 +129,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_event_survives_its_encoding(tracking_code in any::<String>()) {
-            let event = ShippingEvent::Shipped { tracking_code };
-            let decoded = ShippingEvent::decode(&event.encode(&golden_envelope())).expect("decodes");
-            prop_assert_eq!(decoded.event, event);
-            let Envelope { id, stream, time, .. } = golden_envelope();
-            let expected = DecodedEnvelope { event_id: id.to_string(), stream: stream.to_string(), time: Some(time) };
-            prop_assert_eq!(decoded.envelope, Some(expected));
+            assert_round_trip(&ShippingEvent::Shipped { tracking_code });
         }
 
         #[test]

@@ -9,6 +9,8 @@ mod streams;
 
 use std::time::SystemTime;
 
+use prost_types::Timestamp;
+
 pub use self::{
     loaded::{Loaded, decide_once},
     read_table::{NoTable, ReadTable},
@@ -68,6 +70,13 @@ pub struct DecodedEnvelope {
     pub stream: String,
     /// The time at which the event happened.
     pub time: Option<SystemTime>,
+}
+
+impl DecodedEnvelope {
+    /// Creates the envelope from the fields of a message. A time that is out of range becomes `None`.
+    pub fn new(event_id: String, stream: String, time: Option<Timestamp>) -> Self {
+        Self { event_id, stream, time: time.and_then(|time| SystemTime::try_from(time).ok()) }
+    }
 }
 
 impl<E> From<E> for Decoded<E> {

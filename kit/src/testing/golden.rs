@@ -3,7 +3,7 @@
 use std::{fmt::Debug, fmt::Write as _};
 
 use crate::{
-    aggregate::{Envelope, Payload, PayloadError},
+    aggregate::{DecodedEnvelope, Envelope, Payload, PayloadError},
     event::{EventId, StreamId, Version, from_micros},
 };
 
@@ -56,6 +56,18 @@ where
     }
     let later_event = [0x0a, 0x01, 0x78, 0xfa, 0x06, 0x00]; // field 1: "x", and an empty message as field 111
     assert!(matches!(E::decode(&later_event), Err(PayloadError::Newer)), "an event of a later version");
+}
+
+/// Asserts that an event and its envelope are the same after they are encoded and decoded.
+///
+/// # Panics
+/// If anything differs, or if the message has no envelope.
+pub fn assert_round_trip<E: Payload + Debug + PartialEq>(event: &E) {
+    let Envelope { id, stream, time, .. } = golden_envelope();
+    let decoded = E::decode(&event.encode(&golden_envelope())).expect("an encoded event can be decoded");
+    assert_eq!(decoded.event, *event);
+    let envelope = DecodedEnvelope { event_id: id.to_string(), stream: stream.to_string(), time: Some(time) };
+    assert_eq!(decoded.envelope, Some(envelope));
 }
 
 fn decoded<E: Payload>(bytes: &[u8]) -> Option<E> {

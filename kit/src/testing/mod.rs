@@ -2,6 +2,7 @@
 //!
 //! * [`given`] tests the rules of a domain: given a history, when a command comes, then these events follow.
 //! * [`assert_replay`] checks that the stored events, folded again, result in the same state.
+//! * [`assert_round_trip`] checks that an event and its envelope survive their encoding.
 //! * [`assert_golden`] checks that the bytes of every event type never change.
 //! * With the feature `embedded`: a whole service (`RunningService`), and `publish` and `read_until` on its broker.
 
@@ -21,7 +22,7 @@ pub use self::{
 pub use self::{
     domain::{Given, When, assert_replay, given},
     eventually::eventually,
-    golden::{assert_golden, golden_envelope},
+    golden::{assert_golden, assert_round_trip, golden_envelope},
 };
 #[cfg(feature = "embedded")]
 pub use crate::kafka::record::{Received, Record, Source};
