@@ -8,7 +8,7 @@ use crate::{
         commit::TopicPartition,
         error::{OpenError, ReadError},
         location::{Location, StoreId, StoreIdentity},
-        sqlite::{events, readers::Readers, schema},
+        sqlite::{events, facts, readers::Readers, schema},
     },
 };
 
@@ -42,7 +42,7 @@ impl Log {
 
     /// Returns a fact that is stored for the service.
     pub fn fact(&self, key: &str) -> Result<Option<String>, ReadError> {
-        self.readers.read(|connection| events::fact(connection, key))
+        self.readers.read(|connection| facts::get(connection, key))
     }
 
     /// Returns the path of the store with this ending. It is on the same disk.

@@ -213,7 +213,7 @@ impl Store {
 
     /// Returns a fact that is stored for the service, such as the number of partitions of its topic.
     pub fn fact_blocking(&self, key: &str) -> Result<Option<String>, ReadError> {
-        self.read_blocking(|connection| events::fact(connection, key))
+        self.read_blocking(|connection| facts::get(connection, key))
     }
 
     /// Stores a fact.

@@ -1,4 +1,4 @@
-//! Reading events, offsets and facts.
+//! Reading events and offsets.
 
 use std::time::SystemTime;
 
@@ -82,10 +82,6 @@ pub(in crate::store) fn all_offsets(connection: &Connection) -> rusqlite::Result
         .prepare_cached("SELECT cluster, topic, partition, next_offset FROM inbox_offsets")?
         .query_map([], row)?
         .collect()
-}
-
-pub(in crate::store) fn fact(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
-    connection.query_row("SELECT value FROM facts WHERE key = ?1", [key], |row| row.get(0)).optional()
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Event> {

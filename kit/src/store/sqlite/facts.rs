@@ -1,6 +1,10 @@
 //! Facts that the store keeps, such as the number of partitions of a topic.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
+
+pub(in crate::store) fn get(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT value FROM facts WHERE key = ?1", [key], |row| row.get(0)).optional()
+}
 
 pub(in crate::store) fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     connection

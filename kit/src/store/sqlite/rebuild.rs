@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use super::{events, facts, schema, tables};
 use crate::{
@@ -44,10 +44,7 @@ pub(super) fn prepare(
     rebuild: Rebuild,
 ) -> Result<(), OpenError> {
     let failed = |error| OpenError::sqlite(path, error);
-    let version: Option<String> = connection
-        .query_row("SELECT value FROM facts WHERE key = ?1", [VERSION_FACT], |row| row.get(0))
-        .optional()
-        .map_err(failed)?;
+    let version = facts::get(connection, VERSION_FACT).map_err(failed)?;
     let head = schema::head(connection).map_err(failed)?;
     let is_current = version.as_deref() == Some(source.table.version.to_string().as_str())
         && tables::has_its_columns(connection, source.table).map_err(failed)?;

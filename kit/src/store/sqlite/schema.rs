@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
+use super::facts;
 use crate::{
     event::Position,
     store::{
@@ -126,11 +127,7 @@ pub(in crate::store) fn check(connection: &Connection, path: &Path, identity: St
     if version > SCHEMA_VERSION {
         return newer(format!("its tables are version {version}, this program knows {SCHEMA_VERSION}"));
     }
-    let service: Option<String> = connection
-        .query_row("SELECT value FROM facts WHERE key = 'service'", [], |row| row.get(0))
-        .optional()
-        .map_err(failed)?;
-    match service {
+    match facts::get(connection, "service").map_err(failed)? {
         Some(service) if service == identity.service => {}
         Some(service) => return Err(OpenError::OtherService { path: path.to_owned(), service }),
         None => return Err(OpenError::Foreign { path: path.to_owned() }),
