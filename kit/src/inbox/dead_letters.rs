@@ -65,9 +65,9 @@ const PUT_BACK: &str = "dead_letter_put_back";
 /// The place from which a failed record was consumed first: `topic/partition@offset`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
-    topic: String,
-    partition: i32,
-    offset: i64,
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
 }
 
 impl fmt::Display for Origin {
@@ -90,18 +90,13 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// The topic of the place.
-    pub(crate) fn topic(&self) -> &str {
-        &self.topic
-    }
-
     /// Returns the origin of a record. For a replay it is the place where the record was consumed first.
     pub(crate) fn of(record: &Received) -> Self {
-        Self::told_by(record).unwrap_or_else(|| Self {
-            topic: record.topic.clone(),
-            partition: record.partition,
-            offset: record.offset,
-        })
+        Self::told_by(record).unwrap_or_else(|| Self::place_of(record))
+    }
+
+    fn place_of(record: &Received) -> Self {
+        Self { topic: record.topic.clone(), partition: record.partition, offset: record.offset }
     }
 
     fn told_by(record: &Received) -> Option<Self> {
@@ -161,34 +156,18 @@ impl Letter {
 /// Reads a replay marker: the origin and the number of failures of the letter that was replayed.
 pub(crate) fn mark(record: &Received) -> Option<(Origin, u32)> {
     record.header(PUT_BACK)?;
+    failed(record)
+}
+
+/// Reads the origin and the number of failures from a dead letter or a replay.
+pub(crate) fn failed(record: &Received) -> Option<(Origin, u32)> {
     Some((Origin::told_by(record)?, failures(record)))
-}
-
-/// A failed record, as its dead letter or its replay describes it.
-pub(crate) struct Failed {
-    /// The topic from which the record was consumed first.
-    pub(crate) topic: String,
-    /// The partition in that topic.
-    pub(crate) partition: i32,
-    /// The offset in that partition.
-    pub(crate) offset: i64,
-    /// The number of failures.
-    pub(crate) failures: u32,
-}
-
-impl Failed {
-    /// Reads the description from a dead letter or a replay.
-    pub(crate) fn described_by(record: &Received) -> Option<Self> {
-        let Origin { topic, partition, offset } = Origin::told_by(record)?;
-        Some(Self { topic, partition, offset, failures: failures(record) })
-    }
 }
 
 fn letter(topic: &str, record: &Received, reason: &str) -> Record {
     // Only a replay has an origin and a count. In a followed topic, others could have written these headers.
     let again = is_retry(record);
-    let origin =
-        if again { Origin::of(record) } else { Origin::of(&Received { headers: Vec::new(), ..record.clone() }) };
+    let origin = if again { Origin::of(record) } else { Origin::place_of(record) };
     let failures = if again { failures(record) + 1 } else { 1 };
     let mut headers = [theirs(record), ours(&origin, failures)].concat();
     headers.push((REASON.to_owned(), Some(reason.as_bytes().to_vec())));

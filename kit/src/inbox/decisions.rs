@@ -127,7 +127,7 @@ impl<'a, T: ReadTable> Decisions<'a, T> {
 /// only one topic needs no lookup.
 fn follow_of<A: Aggregate>(follows: &[Follow<A>], record: &Received) -> Result<Follow<A>, String> {
     let origin = dead_letters::is_retry(record).then(|| Origin::of(record));
-    let topic = origin.as_ref().map_or(record.topic.as_str(), Origin::topic);
+    let topic = origin.as_ref().map_or(&record.topic, |origin| &origin.topic);
     let follow = follows.iter().find(|follow| follow.topic == topic);
     follow
         .copied()

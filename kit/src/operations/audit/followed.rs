@@ -11,7 +11,7 @@ use crate::{
     event::{Event, EventId, StreamId},
     inbox::{
         self, Follow, Instruction,
-        dead_letters::{self, Failed},
+        dead_letters::{self, Origin},
     },
     kafka::{client::Client, partition_log::PartitionLog, record::Unreadable, topics},
     store::{ReadError, Snapshot, TopicPartition},
@@ -161,6 +161,8 @@ fn collect(
     Ok(records)
 }
 
+type Note = fn(&Scratch, usize, &Origin, u32) -> rusqlite::Result<()>;
+
 /// Notes the records of the followed topics that are in the dead letters, and those that were replayed and consumed.
 fn collect_dead_letters<A: Aggregate>(
     audit: &Audit<A>,
@@ -168,29 +170,24 @@ fn collect_dead_letters<A: Aggregate>(
     scratch: &Scratch,
 ) -> Result<(), AuditError> {
     let Audit { client, service, follows, .. } = audit;
-    let index = |failed: &Failed| follows.iter().position(|follow| follow.topic == failed.topic);
-    let retries = dead_letters::retries_of(service);
-    for &(partition, next) in consumed {
-        let mut log = PartitionLog::open_until(client, &retries, partition, next)?;
+    let note_all = |mut log: PartitionLog, note: Note| {
         while let Some(record) = log.read()? {
-            if let Some(failed) = Failed::described_by(&record)
-                && let Some(index) = index(&failed)
+            if let Some((origin, failures)) = dead_letters::failed(&record)
+                && let Some(index) = follows.iter().position(|follow| follow.topic == origin.topic)
             {
-                scratch.add_replay(index, &failed)?;
+                note(scratch, index, &origin, failures)?;
             }
         }
+        Ok::<_, AuditError>(())
+    };
+    let retries = dead_letters::retries_of(service);
+    for &(partition, next) in consumed {
+        note_all(PartitionLog::open_until(client, &retries, partition, next)?, Scratch::add_replay)?;
     }
     // Read after the retries, so that a replayed record that has failed again is noted.
     let topic = dead_letters::topic_of(service);
     for partition in 0..topics::partitions(client, &topic)?.unwrap_or_default() {
-        let mut log = PartitionLog::open(client, &topic, partition)?;
-        while let Some(record) = log.read()? {
-            if let Some(failed) = Failed::described_by(&record)
-                && let Some(index) = index(&failed)
-            {
-                scratch.add_dead_letter(index, &failed)?;
-            }
-        }
+        note_all(PartitionLog::open(client, &topic, partition)?, Scratch::add_dead_letter)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, Rows, Statement, config::DbConfig, params};
 
 use crate::{
     event::{EventId, StreamId},
-    inbox::dead_letters::Failed,
+    inbox::dead_letters::Origin,
     kafka::record::{Incoming, Received},
     store::Log,
 };
@@ -85,21 +85,21 @@ impl Scratch {
     }
 
     /// Notes that a record is in the dead letters, and how often it had failed.
-    pub(super) fn add_dead_letter(&self, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
-        self.note("failures", topic, failed)
+    pub(super) fn add_dead_letter(&self, topic: usize, origin: &Origin, failures: u32) -> rusqlite::Result<()> {
+        self.note("failures", topic, origin, failures)
     }
 
     /// Notes that a record was replayed and consumed again, and how often it had failed before.
-    pub(super) fn add_replay(&self, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
-        self.note("retried", topic, failed)
+    pub(super) fn add_replay(&self, topic: usize, origin: &Origin, failures: u32) -> rusqlite::Result<()> {
+        self.note("retried", topic, origin, failures)
     }
 
-    fn note(&self, column: &str, topic: usize, failed: &Failed) -> rusqlite::Result<()> {
+    fn note(&self, column: &str, topic: usize, origin: &Origin, failures: u32) -> rusqlite::Result<()> {
         let sql = format!(
             "INSERT INTO dead_letters (topic, partition, offset, {column}) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET {column} = max({column}, excluded.{column})"
         );
-        let Failed { partition, offset, failures, .. } = failed;
+        let Origin { partition, offset, .. } = origin;
         self.0.prepare_cached(&sql)?.execute(params![topic, partition, offset, failures])?;
         Ok(())
     }
