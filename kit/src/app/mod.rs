@@ -29,13 +29,8 @@ use crate::{
 };
 pub use crate::{edge::ListenArgs, kafka::args::KafkaArgs, operations::audit::NoArgs};
 
-/// The program of a service. Its whole `main` is:
-///
-/// ```ignore
-/// fn main() -> std::process::ExitCode {
-///     oncelog::App::<OrderService>::main()
-/// }
-/// ```
+/// The program of a service. Its whole `main` is `App::<OrderService>::main()`. The documentation of the
+/// [crate](crate#a-first-service) has an example.
 #[derive(Debug)]
 pub struct App<S>(PhantomData<S>);
 

@@ -215,8 +215,8 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         let mut stored = Vec::new().into_iter();
         let mut last = Position::START;
         while let Some((position, record)) = log.read()? {
-            let place = record.place().to_string();
-            let contradiction = |what: String| Err(ReconcileError::Contradiction(format!("{place}: {what}")));
+            let contradiction =
+                |what: String| Err(ReconcileError::Contradiction(format!("{}: {what}", record.place())));
             if position != last.0 + 1 {
                 return contradiction(format!("position {position} comes after {last}"));
             }
@@ -231,7 +231,9 @@ impl<'a, T: ReadTable> Replay<'a, T> {
             let Some(event) = stored.next() else {
                 return contradiction("the store has no event there".to_owned());
             };
-            if record.header("ce_id") != Some(event.id.to_string().as_str()) || record.value != Some(event.payload) {
+            if record.header("ce_id") != Some(event.id.to_string().as_str())
+                || record.value.as_ref() != Some(&event.payload)
+            {
                 return contradiction(format!("the store has another event at position {position}, {}", event.id));
             }
         }
