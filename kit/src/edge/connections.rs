@@ -121,15 +121,18 @@ pub(crate) async fn serve(
     }
     loop {
         let stream = tokio::select! {
+            // A refused service must not take one more call, so a stop comes before a caller who waits.
+            biased;
             () = stop.requested() => break,
-            accepted = accept(&listener, &mut open) => accepted,
             Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &mut open) => accepted,
         };
         let place = match places.try_acquire() {
             Ok(place) => place,
             Err(_full) => {
                 open.close_one();
                 tokio::select! {
+                    biased;
                     () = stop.requested() => break,
                     Ok(place) = places.acquire() => place,
                 }
@@ -311,15 +314,16 @@ impl Connection {
         let (mut is_closing, mut check) = (false, first);
         loop {
             tokio::select! {
+                biased;
+                () = stop.requested(), if !is_closing => {
+                    connection.as_mut().graceful_shutdown();
+                    (is_closing, check) = (true, Instant::now() + DRAIN);
+                }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(error = %error, "a connection broke");
                     }
                     break;
-                }
-                () = stop.requested(), if !is_closing => {
-                    connection.as_mut().graceful_shutdown();
-                    (is_closing, check) = (true, Instant::now() + DRAIN);
                 }
                 () = tokio::time::sleep_until(check) => {
                     let now = Instant::now();
@@ -364,4 +368,35 @@ fn server(idle_timeout: Duration) -> auto::Builder<TokioExecutor> {
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(16 * 1024);
     server
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net,
+    };
+
+    use axum::routing::get;
+
+    use super::*;
+    use crate::runtime::stop::Shutdown;
+
+    /// The relay refuses a store while callers wait: the service then stops, and must not take one call of theirs.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_who_waits_when_the_service_is_stopped_is_not_served() {
+        for _ in 0..100 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let mut caller = net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+            caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+            let routes = Router::new().route("/", get(async || "served"));
+            let settings = Settings { audience: Audience::Probes, idle_timeout: Duration::from_secs(75) };
+            let shutdown = Shutdown::new();
+            shutdown.cancel();
+            let _ = serve(listener, routes, None, settings, Stop::new(shutdown)).await;
+            let mut answer = String::new();
+            let _ = caller.read_to_string(&mut answer); // refused or reset
+            assert_eq!(answer, "");
+        }
+    }
 }

@@ -113,7 +113,7 @@ fn settle(service: &mut Service, brokers: &str, why: &str, what: &str) -> anyhow
     ensure!(code == Some(0) && said.contains("nothing was changed"), "{code:?}: {said}");
     service.start_again()?;
     let taken = load::place_once(&service.orders_url(), "while-it-is-refused");
-    ensure!(taken.is_err(), "a refused store has accepted an order: {taken:?}");
+    ensure!(taken.is_err(), "a refused store has accepted an order: {taken:?}\n{}", service.last_lines());
     service.expect_refusal(why)?;
     let (code, said) = service.subcommand(&["reconcile", "--apply", "--kafka-brokers", brokers])?;
     ensure!(code == Some(0) && said.contains(what), "{code:?}: {said}");
