@@ -115,15 +115,16 @@ fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
     let mut first = start(&first_home)?;
     first.wait_for_line(&["reading", "order-events"])?;
     let mut placed = orders.place("early", 50)?;
-    first.freeze()?;
+    let ledger = first.file("charges.db");
+    freeze_between_writes(&first, &ledger)?;
     first.copy_store(&second_home)?;
     let second = start(&second_home)?;
     placed.extend(orders.place("meanwhile", 50)?);
-    reader.wait_until(&brokers, "order-events", |records| {
+    let all_are_paid = reader.wait_until(&brokers, "order-events", |records| {
         records.iter().filter(|record| record.event.as_deref() == Some("order_paid")).count() == placed.len()
-    })?;
+    });
+    all_are_paid.with_context(|| format!("the second process logged:\n{}", second.last_lines()))?;
     thread::sleep(FROZEN);
-    let ledger = first.file("charges.db");
     let before = checks::charges(&ledger)?;
     first.resume()?;
     first.expect_refusal("another process has taken over")?;
@@ -144,4 +145,22 @@ fn payments(ground: &Ground) -> anyhow::Result<checks::Findings> {
     }
     println!("    payment-service frozen with calls in flight, replaced, resumed: it ends, and charges nothing more");
     Ok((after.len(), findings))
+}
+
+/// Freezes a payment-service while it does not write to the ledger. The ledger stands for the gateway, which a frozen
+/// service does not hold up: a process frozen inside a write would keep the lock of the file.
+#[expect(clippy::disallowed_methods, reason = "the signal reaches all threads a moment later")]
+fn freeze_between_writes(service: &Service, ledger: &Path) -> anyhow::Result<()> {
+    let ledger = rusqlite::Connection::open(ledger)?;
+    ledger.busy_timeout(Duration::ZERO)?;
+    for _ in 0..1000 {
+        service.freeze()?;
+        thread::sleep(Duration::from_millis(20));
+        if ledger.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            return Ok(());
+        }
+        service.resume()?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    anyhow::bail!("the ledger was locked at every attempt to freeze the service")
 }
