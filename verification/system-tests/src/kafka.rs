@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{proxy::Proxy, services, tools};
+use crate::{log_cutter::PartitionFiles, proxy::Proxy, services, tools};
 
 /// Downloads the jars unless they are there, and returns their directory.
 pub(crate) fn jars(kept: &Path) -> anyhow::Result<PathBuf> {
@@ -156,8 +156,25 @@ impl Kafka {
         self.start_again()
     }
 
+    /// Kills the broker, and waits until it has ended.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        Ok(self.process.kill()?)
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Shuts the broker down cleanly, and waits until it has ended.
+    #[expect(dead_code, reason = "used by the scenarios that damage a log")]
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        services::signal(&self.process, "-TERM")?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Returns the files of a partition. They may be used while the broker is down.
+    #[expect(dead_code, reason = "used by the scenarios that damage a log")]
+    pub(crate) fn files_of(&self, topic: &str, partition: i32) -> PartitionFiles {
+        PartitionFiles::new(&self.directory.join("kafka"), topic, partition)
     }
 
     pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
@@ -215,7 +232,7 @@ impl Cluster {
 
     /// Kills all brokers at once, and starts them again.
     pub(crate) fn kill_all_and_start(&mut self) -> anyhow::Result<()> {
-        self.brokers.iter_mut().try_for_each(Kafka::kill)?;
+        self.brokers.iter_mut().try_for_each(|broker| broker.process.kill())?;
         self.brokers.iter_mut().try_for_each(Kafka::launch_again)?;
         self.brokers.iter_mut().try_for_each(Kafka::wait_until_up)
     }

@@ -17,6 +17,8 @@ mod figures;
 mod kafka;
 mod late_commit;
 mod load;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the scenarios that damage a log"))]
+mod log_cutter;
 mod mixed_load;
 mod proxy;
 mod reader;
