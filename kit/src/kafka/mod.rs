@@ -12,5 +12,6 @@ pub mod properties;
 pub mod record;
 #[cfg(any(feature = "embedded", feature = "verification"))]
 pub mod tail;
+pub(crate) mod topic_end;
 pub mod topic_log;
 pub mod topics;

@@ -63,8 +63,15 @@ impl Producer {
     /// Waits until no record is in flight and discards their results. It is called before a new transaction, so that
     /// the failure of a record of an aborted transaction does not count against the new one.
     pub(crate) fn settle(&self, limit: Duration) -> Result<(), KafkaError> {
-        self.deliveries.wait_until(limit, |state| state.outstanding == 0)?.failure = None;
+        let mut state = self.deliveries.wait_until(limit, |state| state.outstanding == 0)?;
+        state.failure = None;
+        state.acknowledged.clear();
         Ok(())
+    }
+
+    /// Returns the offsets of the records that were acknowledged since [`settle`](Self::settle).
+    pub(crate) fn acknowledged(&self) -> Vec<Acknowledged> {
+        self.deliveries.0.state.lock().unwrap_or_else(PoisonError::into_inner).acknowledged.clone()
     }
 
     /// Waits until every record is acknowledged or one has failed.
@@ -94,9 +101,22 @@ struct Shared {
     changed: Condvar,
 }
 
+/// The offsets of acknowledged records in one partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledged {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// The smallest offset.
+    pub(crate) first: i64,
+    /// The largest offset.
+    pub(crate) last: i64,
+}
+
 #[derive(Default)]
 struct State {
     outstanding: usize,
+    /// By partition. A transaction reaches few partitions, and records of one partition come in a row.
+    acknowledged: Vec<Acknowledged>,
     /// The first failure since the last [`Producer::wait`].
     failure: Option<KafkaError>,
 }
@@ -121,6 +141,22 @@ impl Deliveries {
     }
 }
 
+impl State {
+    fn acknowledge(&mut self, topic: &str, partition: i32, offset: i64) {
+        if offset < 0 {
+            return; // the broker does not know the offset of a duplicate
+        }
+        let known = |known: &&mut Acknowledged| known.partition == partition && known.topic == topic;
+        if let Some(known) = self.acknowledged.iter_mut().rev().find(known) {
+            known.first = known.first.min(offset);
+            known.last = known.last.max(offset);
+        } else {
+            let topic = topic.to_owned();
+            self.acknowledged.push(Acknowledged { topic, partition, first: offset, last: offset });
+        }
+    }
+}
+
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
@@ -137,9 +173,12 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         self.change(|state| {
             state.outstanding -= 1;
-            if let Err((error, record)) = result {
-                tracing::debug!(topic = record.topic(), error = %error, "a record was not acknowledged");
-                state.failure.get_or_insert_with(|| error.clone());
+            match result {
+                Ok(record) => state.acknowledge(record.topic(), record.partition(), record.offset()),
+                Err((error, record)) => {
+                    tracing::debug!(topic = record.topic(), error = %error, "a record was not acknowledged");
+                    state.failure.get_or_insert_with(|| error.clone());
+                }
             }
         });
     }

@@ -4,16 +4,18 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
+    Offset, TopicPartitionList,
     admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
+    topic_partition_list::TopicPartitionListElem,
 };
 
 use crate::kafka::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
 
 /// The longest wait for an open transaction to end. It is longer than the transaction's timeout plus the interval at
 /// which the broker looks for timed-out transactions.
-const DECIDED: Duration = Duration::from_secs(25);
+pub(crate) const DECIDED: Duration = Duration::from_secs(25);
 
 /// The contract of a topic of events.
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +217,37 @@ pub(crate) fn watermarks(reader: &Consumer, topic: &str, partition: i32) -> Resu
         }
     }
 }
+
+/// Returns the first or the last offset of all partitions of a topic with one request to each broker. `which` is
+/// [`Offset::Beginning`] or [`Offset::End`]. For a `read_committed` reader, the end is before the first open
+/// transaction.
+pub(crate) fn offsets(reader: &Consumer, topic: &str, partitions: i32, which: Offset) -> Result<Vec<i64>, KafkaError> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        let mut wanted = TopicPartitionList::new();
+        for partition in 0..partitions {
+            wanted.add_partition_offset(topic, partition, which)?;
+        }
+        if partitions == 0 {
+            return Ok(Vec::new());
+        }
+        let offsets = reader.offsets_for_times(wanted, ANSWER).and_then(|found| {
+            let offset = |element: TopicPartitionListElem<'_>| {
+                element.error()?;
+                element.offset().to_raw().filter(|offset| *offset >= 0).ok_or(NO_OFFSET)
+            };
+            found.elements().into_iter().map(offset).collect()
+        });
+        match offsets {
+            Err(error) if is_of_a_new_leader(&error) && Instant::now() < deadline => {
+                reader.poll(Duration::from_millis(20)); // only waits: the caller assigns its partitions later
+            }
+            offsets => return offsets,
+        }
+    }
+}
+
+const NO_OFFSET: KafkaError = KafkaError::MetadataFetch(RDKafkaErrorCode::OffsetNotAvailable);
 
 fn is_of_a_new_leader(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, OffsetNotAvailable};

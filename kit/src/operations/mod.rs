@@ -3,4 +3,5 @@
 pub mod audit;
 pub mod dead_letters;
 pub mod log;
+mod lost;
 pub mod reconcile;

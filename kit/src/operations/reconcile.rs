@@ -7,6 +7,8 @@
 //! * An older copy of the store was restored. The topic has the missing events. They are appended to the store.
 //! * The checkpoint is lost, and the topic has the store's events. The checkpoint is written again, at the last one.
 //! * The cluster has neither checkpoint nor events of the store. The service will publish the store from its beginning.
+//! * Partitions have lost their newest records. The events are published again, unless later records of the partition
+//!   are there: then the events of a stream would be out of order.
 //!
 //! If store and topic contradict each other, nothing is changed.
 
@@ -20,6 +22,7 @@ use clap::Args;
 use prost_types::Timestamp;
 use rdkafka::error::KafkaError;
 
+use super::lost::{Lost, Stored};
 use crate::{
     aggregate::{LoadError, Loaded, ReadTable, Streams},
     event::{Event, NewEvent, Position, StreamId, Version},
@@ -91,48 +94,66 @@ fn reconcile<T: ReadTable>(
     out: &mut impl Write,
 ) -> Result<(), ReconcileError> {
     let Publication { store, client, topic, .. } = publication;
-    let head = *store.head().borrow();
     // The first connection may take several times as long as the timeout of one request.
     let cluster =
         (1..10).find_map(|_| topics::cluster_id(client).ok()).map_or_else(|| topics::cluster_id(client), Ok)?;
-    let mut known = checkpoint(publication)?;
+    let mut situation = Situation::find::<T>(publication, &cluster)?;
     let mut writer = None;
-    if known.is_none() && args.apply {
+    if args.apply && situation.needs_a_writer() {
         // Fence every other publisher of the store, so that its progress is final when it is read.
         match stop.block_on(topics::ensure(client, &publication.checkpoints())) {
             Some(partitions) => partitions?,
             None => return Ok(()),
         };
         writer = Some(Writer::open(client, &publication.transactional_id())?);
-        known = checkpoint(publication)?;
+        situation = Situation::find::<T>(publication, &cluster)?;
     }
+    let Situation { head, published, checkpoint, .. } = &situation;
     writeln!(out, "store       {} events, id {}", head.0, store.id())?;
-    let published = Replay::<T>::new(publication, head).compare()?;
-    let shown = known.map_or_else(|| "none".to_owned(), |position| position.to_string());
+    let shown = checkpoint.map_or_else(|| "none".to_owned(), |checkpoint| checkpoint.position.to_string());
     writeln!(out, "cluster     {cluster}: {} has {published} events of it; checkpoint: {shown}", topic.name)?;
-    if let Some(known) = known.filter(|known| *known != published) {
-        let what = format!("the checkpoint is at {known}, and the topic ends at {published}");
-        return Err(ReconcileError::Contradiction(what));
-    }
-    settle::<T>(publication, &Situation { head, published, known }, writer, args, out)
+    settle::<T>(publication, &situation, writer, args, out)
 }
 
-/// Returns the position of the checkpoint, if there is one.
-fn checkpoint(publication: &Publication) -> Result<Option<Position>, KafkaError> {
+/// The state of the store, the topic and the checkpoint.
+struct Situation {
+    /// The newest position of the store.
+    head: Position,
+    /// The newest position in the topic.
+    published: Position,
+    checkpoint: Option<Checkpoint>,
+    /// The events that were published and are not in the topic.
+    lost: Lost,
+}
+
+impl Situation {
+    fn find<T: ReadTable>(publication: &Publication, cluster: &str) -> Result<Self, ReconcileError> {
+        let head = *publication.store.head().borrow();
+        let checkpoint = checkpoint(publication)?;
+        let is_this_cluster = publication.published_to()?.is_some_and(|published_to| published_to == cluster);
+        let noted = publication.published()?.filter(|_| is_this_cluster).unwrap_or_default();
+        let through = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position).max(noted.through);
+        let (published, lost) = Replay::<T>::new(publication, head).compare(through)?;
+        if published > head && !lost.events.is_empty() {
+            return Err(ReconcileError::Contradiction(format!(
+                "the store ends at {head}, the topic at {published}, and the topic has lost events before that"
+            )));
+        }
+        Ok(Self { head, published, checkpoint, lost })
+    }
+
+    fn needs_a_writer(&self) -> bool {
+        self.checkpoint.is_none() || !self.lost.events.is_empty()
+    }
+}
+
+/// Returns the checkpoint, if there is one.
+fn checkpoint(publication: &Publication) -> Result<Option<Checkpoint>, KafkaError> {
     let (client, topic) = (&publication.client, publication.checkpoints().name);
     if topics::partitions(client, &topic)?.is_none() {
         return Ok(None);
     }
-    let checkpoint = Checkpoints::open(client, &topic, publication.store.id())?.decided()?;
-    Ok(checkpoint.map(|checkpoint| checkpoint.position))
-}
-
-/// The newest position of the store, the topic and the checkpoint.
-struct Situation {
-    head: Position,
-    published: Position,
-    /// The checkpoint.
-    known: Option<Position>,
+    Checkpoints::open(client, &topic, publication.store.id())?.decided()
 }
 
 fn settle<T: ReadTable>(
@@ -142,7 +163,7 @@ fn settle<T: ReadTable>(
     args: ReconcileArgs,
     out: &mut impl Write,
 ) -> Result<(), ReconcileError> {
-    let &Situation { head, published, known } = situation;
+    let &Situation { head, published, checkpoint, ref lost } = situation;
     if published > head {
         if args.apply {
             Replay::<T>::new(publication, head).apply()?;
@@ -151,7 +172,18 @@ fn settle<T: ReadTable>(
         let done = if args.apply { "taken into the store" } else { "to be taken into the store" };
         writeln!(out, "the store was an older copy: {count} events from the topic are {done}")?;
     }
-    if known.is_none() {
+    if !lost.events.is_empty() {
+        let done = if args.apply { "published again" } else { "to be published again" };
+        writeln!(
+            out,
+            "the topic has lost {} events at the end of {}: they are {done}",
+            lost.events.len(),
+            lost.place()
+        )?;
+        if let Some(writer) = writer {
+            lost.publish(publication, writer, checkpoint)?;
+        }
+    } else if checkpoint.is_none() {
         let what = match published {
             Position::START => "the cluster does not know the store: it is published from its beginning".to_owned(),
             _ => format!("the checkpoint is lost: it is written again, at {published}"),
@@ -164,7 +196,11 @@ fn settle<T: ReadTable>(
             None => {}
         }
     }
-    if known == Some(published) && published <= head {
+    if checkpoint.is_some_and(|checkpoint| checkpoint.position < published) {
+        writeln!(out, "the checkpoint is behind the topic; the service corrects it when it starts")?;
+    }
+    let agree = checkpoint.is_some() && published <= head && lost.events.is_empty();
+    if agree {
         writeln!(out, "store and cluster agree; {} events are yet to be published", head.0 - published.0)?;
     } else if args.apply {
         writeln!(out, "done; the service can be started")?;
@@ -176,7 +212,7 @@ fn settle<T: ReadTable>(
 
 fn write_checkpoint(publication: &Publication, writer: Writer, position: Position) -> Result<(), ReconcileError> {
     let event = publication.event_at(position)?;
-    let checkpoint = Checkpoint { position, event, publisher: Publisher::generate() };
+    let checkpoint = Checkpoint { position, event, publisher: Publisher::generate(), term: 1 };
     match writer.commit(&[publication.checkpoint_record(checkpoint)]) {
         Finished { error: Some(error), .. } => Err(error.into()),
         Finished { .. } => Ok(()),
@@ -196,39 +232,44 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         Self { publication, head, streams: HashMap::new() }
     }
 
-    /// Compares without a change. Returns the last position in the topic.
-    fn compare(self) -> Result<Position, ReconcileError> {
-        self.run(|_, _, _| Ok(()))
+    /// Compares without a change. Returns the last position in the topic, and the events up to `through` that it lacks.
+    fn compare(self, through: Position) -> Result<(Position, Lost), ReconcileError> {
+        self.run(through, |_, _, _| Ok(()))
     }
 
     /// Appends the events that the store lacks.
-    fn apply(self) -> Result<Position, ReconcileError> {
-        self.run(Self::take_in)
+    fn apply(self) -> Result<(), ReconcileError> {
+        self.run(Position::START, Self::take_in).map(drop)
     }
 
     fn run(
         mut self,
+        through: Position,
         mut missing: impl FnMut(&mut Self, &Received, u64) -> Result<(), ReconcileError>,
-    ) -> Result<Position, ReconcileError> {
-        let Publication { client, topic, store, .. } = self.publication;
-        let mut log = TopicLog::open(client, &topic.name, &self.publication.source())?;
-        let mut stored = Vec::new().into_iter();
+    ) -> Result<(Position, Lost), ReconcileError> {
+        let publication = self.publication;
+        let mut log = TopicLog::open(&publication.client, &publication.topic.name, &publication.source())?;
+        let mut stored = Stored::new(publication, self.head);
+        let mut lost = Lost::new(log.partitions());
         let mut last = Position::START;
         while let Some((position, record)) = log.read()? {
             let contradiction =
                 |what: String| Err(ReconcileError::Contradiction(format!("{}: {what}", record.place())));
-            if position != last.0 + 1 {
+            let position = Position(position);
+            if position <= last {
                 return contradiction(format!("position {position} comes after {last}"));
             }
-            last = Position(position);
-            if last > self.head {
-                missing(&mut self, &record, position)?;
+            lost.note(stored.up_to(Position(position.0 - 1))?);
+            if position.0 - 1 > self.head.0.max(last.0) {
+                return contradiction(format!("position {position} comes after {last}, and the store has neither"));
+            }
+            last = position;
+            lost.found(&record, position);
+            if position > self.head {
+                missing(&mut self, &record, position.0)?;
                 continue;
             }
-            if stored.len() == 0 {
-                stored = store.read_all_blocking(Position(position - 1), BATCH)?.into_iter();
-            }
-            let Some(event) = stored.next() else {
+            let Some(event) = stored.next()? else {
                 return contradiction("the store has no event there".to_owned());
             };
             if record.header("ce_id") != Some(event.id.to_string().as_str())
@@ -237,7 +278,13 @@ impl<'a, T: ReadTable> Replay<'a, T> {
                 return contradiction(format!("the store has another event at position {position}, {}", event.id));
             }
         }
-        Ok(last)
+        if through > self.head.max(last) {
+            let what = format!("the events up to {through} were published; the store ends at {}", self.head);
+            return Err(ReconcileError::Contradiction(format!("{what}, and the topic at {last}")));
+        }
+        lost.note(stored.up_to(through)?);
+        lost.refuse_holes()?;
+        Ok((last, lost))
     }
 
     /// Appends one event to the store. Each event has its own commit, so that its position is verified before the next

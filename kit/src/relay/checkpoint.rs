@@ -5,11 +5,7 @@
 
 use std::ops::Range;
 
-use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
-    consumer::Consumer as _,
-    error::{KafkaError, RDKafkaErrorCode},
-};
+use rdkafka::{Message as _, Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError};
 use uuid::Uuid;
 
 use crate::kafka::{
@@ -47,6 +43,8 @@ pub struct Checkpoint {
     pub event: Option<EventId>,
     /// The process that published last, or that claimed last to be the publisher.
     pub publisher: Publisher,
+    /// The number of the publisher's term. Each publisher has a higher one than the publisher that it replaces.
+    pub term: u64,
 }
 
 /// The id of a process that publishes a store. Each start of a process has a new one.
@@ -62,9 +60,9 @@ impl Publisher {
 
 /// Returns the record of a checkpoint.
 pub fn record(topic: &str, store: StoreId, checkpoint: Checkpoint) -> Record {
-    let Checkpoint { position, event, publisher } = checkpoint;
+    let Checkpoint { position, event, publisher, term } = checkpoint;
     let event = event.map_or_else(|| NO_EVENT.to_owned(), |event| event.to_string());
-    let value = format!("{position} {event} {}", publisher.0);
+    let value = format!("{position} {event} {} {term}", publisher.0);
     Record {
         topic: topic.to_owned(),
         partition: Some(PARTITION),
@@ -133,23 +131,48 @@ fn newest_since(
     let mut newest = None;
     while let Some(record) = client::next_before(consumer, offsets.end)? {
         if record.key() == Some(key.as_bytes()) {
-            newest = Some(parse(record.payload())?);
+            match parse(record.payload()) {
+                Some(checkpoint) => newest = Some(checkpoint),
+                None => tracing::warn!(topic, offset = record.offset(), "skipping a record that is not a checkpoint"),
+            }
         }
     }
     Ok(newest)
 }
 
-fn parse(value: Option<&[u8]>) -> Result<Checkpoint, KafkaError> {
-    let parsed = value.and_then(|value| {
-        let mut words = std::str::from_utf8(value).ok()?.split(' ');
-        let position = Position(words.next()?.parse().ok()?);
-        let event = match words.next() {
-            None | Some(NO_EVENT) => None,
-            Some(id) => Some(EventId::parse(id)?),
-        };
-        // Checkpoints of the oldest versions name no publisher.
-        let publisher = Publisher(words.next().map_or(Ok(Uuid::nil()), str::parse).ok()?);
-        Some(Checkpoint { position, event, publisher })
-    });
-    parsed.ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage))
+fn parse(value: Option<&[u8]>) -> Option<Checkpoint> {
+    let mut words = std::str::from_utf8(value?).ok()?.split(' ');
+    let position = Position(words.next()?.parse().ok()?);
+    let event = match words.next() {
+        None | Some(NO_EVENT) => None,
+        Some(id) => Some(EventId::parse(id)?),
+    };
+    // Checkpoints of the oldest versions name no publisher, and those of 0.1.0 have no term.
+    let publisher = Publisher(words.next().map_or(Ok(Uuid::nil()), str::parse).ok()?);
+    let term = words.next().map_or(Ok(0), str::parse).ok()?;
+    Some(Checkpoint { position, event, publisher, term })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_of_all_versions_are_read() {
+        let (event, publisher) = (EventId::generate(), Publisher::generate());
+        let checkpoint = Checkpoint { position: Position(7), event: Some(event), publisher, term: 3 };
+        let written = record("s.checkpoints", StoreId(Uuid::now_v7()), checkpoint);
+        assert_eq!(parse(written.value.as_deref()), Some(checkpoint));
+        let first = format!("7 {event} {}", publisher.0);
+        assert_eq!(parse(Some(first.as_bytes())), Some(Checkpoint { term: 0, ..checkpoint }));
+        let oldest = Checkpoint { position: Position(7), event: None, publisher: Publisher(Uuid::nil()), term: 0 };
+        assert_eq!(parse(Some(b"7")), Some(oldest));
+    }
+
+    #[test]
+    fn what_is_not_a_checkpoint_is_not_read() {
+        for value in [None, Some(&b""[..]), Some(b"x"), Some(b"7 x"), Some(b"7 - x"), Some(&[0xff])] {
+            assert_eq!(parse(value), None, "{value:?}");
+        }
+    }
 }

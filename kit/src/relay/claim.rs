@@ -17,6 +17,8 @@ pub struct Claim {
     /// True once a committed checkpoint has named this process. From then on, a checkpoint that names another process
     /// means that the other one has taken over.
     pub held: bool,
+    /// The number of this process's term as the publisher.
+    pub term: u64,
 }
 
 /// Why a process must not publish from a checkpoint.
@@ -31,7 +33,7 @@ pub enum Disagreement {
 impl Claim {
     /// Returns a claim that is in no checkpoint yet.
     pub fn new(publisher: Publisher) -> Self {
-        Self { publisher, held: false }
+        Self { publisher, held: false, term: 1 }
     }
 
     /// Returns true if the claim must be written to the checkpoint before anything is published. That is so if the
@@ -41,6 +43,11 @@ impl Claim {
     /// that every commit costs its producer; writing the claim again with each new producer would never end there.
     pub fn must_be_rewritten(&self, checkpoint: &Checkpoint) -> bool {
         checkpoint.publisher != self.publisher
+    }
+
+    /// Returns a checkpoint of this process.
+    pub fn checkpoint(&self, position: Position, event: Option<EventId>) -> Checkpoint {
+        Checkpoint { position, event, publisher: self.publisher, term: self.term }
     }
 
     /// Notes the outcome of a transaction whose checkpoint names this process, also if its producer is replaced.
@@ -55,7 +62,13 @@ impl Claim {
     pub fn check(&mut self, checkpoint: &Checkpoint, stored: Option<EventId>) -> Result<Position, Disagreement> {
         self.held |= !self.must_be_rewritten(checkpoint); // the answer to this process's own commit may have been lost
         if self.held && self.must_be_rewritten(checkpoint) {
-            return Err(Disagreement::TakenOver);
+            // A checkpoint of an earlier term means that the topic of checkpoints has lost its newest records. One of
+            // 0.1.0 has no term.
+            if checkpoint.term >= self.term || checkpoint.term == 0 {
+                return Err(Disagreement::TakenOver);
+            }
+        } else if !self.held {
+            self.term = self.term.max(checkpoint.term + 1);
         }
         if stored != checkpoint.event {
             return Err(Disagreement::StoreBehind);
@@ -73,7 +86,7 @@ mod tests {
     }
 
     fn by(publisher: Publisher) -> Checkpoint {
-        Checkpoint { position: Position(1), event: Some(EventId::generate()), publisher }
+        Checkpoint { position: Position(1), event: Some(EventId::generate()), publisher, term: 1 }
     }
 
     #[test]
@@ -102,6 +115,18 @@ mod tests {
         for mut claim in [told, read_back] {
             assert_eq!(claim.check(&successor, successor.event), Err(Disagreement::TakenOver));
         }
+    }
+
+    #[test]
+    fn a_successor_has_a_higher_term_and_a_checkpoint_that_went_back_takes_over_from_nobody() {
+        let (before, mut claim) = (by(Publisher::generate()), claim());
+        assert_eq!(claim.check(&before, before.event), Ok(Position(1)));
+        assert_eq!(claim.term, 2);
+        claim.note(Outcome::Committed);
+        assert_eq!(claim.check(&before, before.event), Ok(Position(1)));
+        assert!(claim.must_be_rewritten(&before));
+        let successor = Checkpoint { term: 3, ..by(Publisher::generate()) };
+        assert_eq!(claim.check(&successor, successor.event), Err(Disagreement::TakenOver));
     }
 
     #[test]

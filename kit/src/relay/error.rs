@@ -38,6 +38,12 @@ pub enum RelayError {
          because these events would be missing from it"
     )]
     TopicLost { topic: String },
+    /// Events that were published are not in the topic any more.
+    #[error(
+        "the topic {topic} has lost records at the end of partition {partition}: \
+         the event at position {position} was published there and is gone; run `{service} reconcile`"
+    )]
+    TailLost { topic: String, partition: usize, position: Position, service: &'static str },
     /// The number of partitions was changed, which breaks the order of each stream's events.
     #[error(
         "the topic {topic} has {actual} partitions and had {expected}: the events of one stream would not stay in order"
@@ -63,6 +69,8 @@ pub(super) enum SessionEnd {
     Store(CommitError),
     /// The store cannot be read now; a new session may succeed.
     Read(ReadError),
+    /// A record would have taken the offset of an earlier one. The transaction was aborted.
+    OffsetReused(OffsetReused),
     /// The writer was retired after a successful transaction.
     WriterRetired,
     /// A shutdown was requested.
@@ -100,4 +108,11 @@ impl From<ReadError> for SessionEnd {
     fn from(error: ReadError) -> Self {
         if error.is_transient() { Self::Read(error) } else { Self::Refused(error.into()) }
     }
+}
+
+/// A partition gave a new record the offset of one that was published before: it has lost its newest records.
+#[derive(Debug, thiserror::Error)]
+#[error("a partition of {topic} ends before a record that was published to it; comparing the topic with the store")]
+pub(super) struct OffsetReused {
+    pub(super) topic: String,
 }

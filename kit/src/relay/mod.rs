@@ -1,15 +1,17 @@
 //! The relay: publishes the store to its topic, every event once, in the order of the store.
 //!
 //! Events are published in Kafka transactions that also carry the new checkpoint, so that either both are visible or
-//! neither is. After any error the relay opens a new writer, which fences the old one, and reads the checkpoint. So it
-//! never guesses what was published.
+//! neither is. After any error the relay opens a new writer, which fences the old one, and reads the checkpoint and the
+//! end of the topic. So it never guesses what was published, and it notices if the topic has lost records.
 
 pub mod checkpoint;
 pub mod claim;
 mod error;
 mod metrics;
 mod publication;
+pub mod published;
 pub mod transaction;
+mod verify;
 pub mod writer;
 
 use std::{
@@ -18,19 +20,20 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 
 use self::{
     checkpoint::{Checkpoint, Checkpoints, Publisher},
     claim::{Claim, Disagreement},
-    error::{Session, SessionEnd},
+    error::{OffsetReused, Session, SessionEnd},
+    published::Published,
     transaction::Outcome,
     writer::{Finished, Writer},
 };
 pub use self::{error::RelayError, metrics::RelayMetrics, publication::Publication};
 use crate::{
     event::{Event, Position, StreamId},
-    kafka::{cluster::Cluster, topics},
+    kafka::{cluster::Cluster, producer::Acknowledged, topic_end::TopicEnds, topics},
     runtime::{
         backoff::Backoff,
         pace::Pace,
@@ -55,6 +58,13 @@ const BURST: u32 = 5;
 /// record names its partition.
 const CHECK: Duration = Duration::from_secs(5);
 
+/// The interval at which the relay stores what it has published, unless nothing is left to publish. An older state only
+/// makes the next start read more of the topic.
+const REMEMBER: Duration = Duration::from_secs(5);
+
+/// The time without a new event after which the relay stores what it has published.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Publishes one store to one topic.
 pub struct Relay {
     /// The store and the topic.
@@ -70,11 +80,13 @@ pub struct Relay {
     pub spans: Spans,
 }
 
-/// A session that may publish. Its writer is the only one, and the checkpoint was read after the writer opened.
+/// A session that may publish. Its writer is the only one, and checkpoint and topic were read after the writer opened.
 struct Connected {
     writer: Writer,
-    position: Position,
     partitions: i32,
+    published: Published,
+    /// True if `published` has changed since it was stored.
+    is_new: bool,
 }
 
 impl Relay {
@@ -92,6 +104,7 @@ impl Relay {
                 SessionEnd::WriterRetired => {}
                 SessionEnd::Kafka(error) => backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => backoff.wait(stop, &error),
+                SessionEnd::OffsetReused(error) => backoff.wait(stop, &error),
                 SessionEnd::Store(error) => backoff.wait(stop, &error),
                 SessionEnd::Read(error) => backoff.wait(stop, &error),
             }
@@ -104,12 +117,13 @@ impl Relay {
         }
         let partitions = self.ensure_topics(stop)?;
         let connected = self.take_over(claim, partitions)?;
-        self.metrics.published.store(connected.position.0, Ordering::Relaxed);
-        self.check_partitions(partitions)?;
+        let position = connected.published.through;
+        self.metrics.published.store(position.0, Ordering::Relaxed);
+        self.remember_cluster(partitions)?;
         self.publisher_confirmed.send_replace(true);
         backoff.reset();
-        tracing::info!(topic = self.publication.topic.name, position = connected.position.0, "publishing");
-        self.publish_batches(connected, claim.publisher, stop, backoff)
+        tracing::info!(topic = self.publication.topic.name, position = position.0, "publishing");
+        self.publish_batches(connected, claim, stop, backoff)
     }
 
     /// Creates the topics that do not exist yet, and returns the number of partitions of the topic of events.
@@ -153,42 +167,54 @@ impl Relay {
         if let Some(checkpoint) = checkpoints.committed()? {
             self.check_claim(checkpoint, claim)?;
         }
-        let mut writer = Writer::open(client, &self.publication.transactional_id())?;
+        let writer = Writer::open(client, &self.publication.transactional_id())?;
         // The checkpoint is final now, because opening the writer has ended the open transactions of its predecessor.
-        let position;
-        match checkpoints.decided()? {
+        let ends = TopicEnds::open(client)?;
+        let writer = self.publication.end_hanging_transactions(&ends, writer, partitions)?;
+        let checkpoint = checkpoints.decided()?;
+        let (writer, published) = match checkpoint {
             Some(checkpoint) => {
-                position = self.check_claim(checkpoint, claim)?;
-                if claim.must_be_rewritten(&checkpoint) {
-                    writer = self.write_claim(writer, checkpoint, claim)?;
-                }
+                let position = self.check_claim(checkpoint, claim)?;
+                (writer, self.verify(&ends, position, partitions)?)
             }
-            None => (writer, position) = self.publish_first(writer, claim, partitions)?,
+            None => self.publish_first(&ends, writer, partitions)?,
+        };
+        let position = published.through;
+        let is_current =
+            |checkpoint: Checkpoint| checkpoint.position == position && !claim.must_be_rewritten(&checkpoint);
+        if checkpoint.is_some_and(is_current) {
+            return Ok(Connected { writer, partitions, published, is_new: true });
         }
-        Ok(Connected { writer, position, partitions })
+        // The checkpoint is written before the first event of the log. So a missing checkpoint was always lost.
+        let writer = self.write_claim(writer, position, claim)?;
+        Ok(Connected { writer, partitions, published, is_new: true })
+    }
+
+    /// Returns what the topic holds. The embedded broker has no isolation of transactions, and loses the beginning of a
+    /// long topic, so that there the checkpoint is trusted.
+    fn verify(&self, ends: &TopicEnds<'_>, checkpoint: Position, partitions: i32) -> Result<Published, SessionEnd> {
+        self.check_partitions(partitions)?;
+        match self.cluster {
+            Cluster::Durable => self.publication.verify(ends, checkpoint, partitions),
+            Cluster::Ephemeral { .. } => Ok(unverified(checkpoint, partitions)),
+        }
     }
 
     /// Begins to publish a store that the cluster has no checkpoint of.
     fn publish_first(
         &self,
+        ends: &TopicEnds<'_>,
         mut writer: Writer,
-        claim: &mut Claim,
         partitions: i32,
-    ) -> Result<(Writer, Position), SessionEnd> {
-        let (position, events) = match &self.cluster {
-            Cluster::Ephemeral { unfinished } => (self.publication.store.opened_at(), self.history(unfinished)?),
-            Cluster::Durable => {
-                self.refuse_a_missing_checkpoint()?;
-                (Position::START, Vec::new())
-            }
+    ) -> Result<(Writer, Published), SessionEnd> {
+        let Cluster::Ephemeral { unfinished } = &self.cluster else {
+            self.refuse_a_missing_checkpoint()?;
+            return Ok((writer, self.verify(ends, Position::START, partitions)?));
         };
-        for batch in events.chunks(BATCH) {
+        for batch in self.history(unfinished)?.chunks(BATCH) {
             writer = expect_committed(writer.commit(&self.publication.records(batch, partitions)))?;
         }
-        // The checkpoint is written before the first event of the log. So a missing checkpoint was always lost.
-        let event = self.publication.event_at(position)?;
-        let checkpoint = Checkpoint { position, event, publisher: claim.publisher };
-        Ok((self.write_claim(writer, checkpoint, claim)?, position))
+        Ok((writer, unverified(self.publication.store.opened_at(), partitions)))
     }
 
     fn refuse_a_missing_checkpoint(&self) -> Result<(), SessionEnd> {
@@ -214,9 +240,9 @@ impl Relay {
     }
 
     /// Writes a checkpoint that names this process as the publisher.
-    fn write_claim(&self, writer: Writer, checkpoint: Checkpoint, claim: &mut Claim) -> Result<Writer, SessionEnd> {
-        let claimed = Checkpoint { publisher: claim.publisher, ..checkpoint };
-        let finished = writer.commit(&[self.publication.checkpoint_record(claimed)]);
+    fn write_claim(&self, writer: Writer, position: Position, claim: &mut Claim) -> Result<Writer, SessionEnd> {
+        let event = self.publication.event_at(position)?;
+        let finished = writer.commit(&[self.publication.checkpoint_record(claim.checkpoint(position, event))]);
         claim.note(finished.outcome);
         expect_committed(finished)
     }
@@ -235,89 +261,131 @@ impl Relay {
         })
     }
 
-    /// Refuses another number of partitions, and remembers the first one.
+    /// Refuses another number of partitions than the topic had at first.
     fn check_partitions(&self, partitions: i32) -> Result<(), SessionEnd> {
-        let Publication { client, topic, .. } = &self.publication;
         if matches!(self.cluster, Cluster::Ephemeral { .. }) {
             return Ok(());
         }
         match self.publication.first_partitions()? {
-            Some(expected) if expected == partitions.to_string() => Ok(()),
-            Some(expected) => {
-                Err(RelayError::PartitionsChanged { topic: topic.name.clone(), expected, actual: partitions }.into())
+            Some(expected) if expected != partitions.to_string() => {
+                let topic = self.publication.topic.name.clone();
+                Err(RelayError::PartitionsChanged { topic, expected, actual: partitions }.into())
             }
-            None => Ok(self.publication.remember_cluster(&topics::cluster_id(client)?, partitions)?),
+            Some(_) | None => Ok(()),
         }
     }
 
-    fn publish_batches(
-        &self,
-        connected: Connected,
-        publisher: Publisher,
-        stop: &Stop,
-        backoff: &mut Backoff,
-    ) -> Session {
-        let Connected { mut writer, mut position, partitions } = connected;
+    /// Stores the cluster and the number of partitions that the store is first published with.
+    fn remember_cluster(&self, partitions: i32) -> Result<(), SessionEnd> {
+        if matches!(self.cluster, Cluster::Durable) && self.publication.first_partitions()?.is_none() {
+            self.publication.remember_cluster(&topics::cluster_id(&self.publication.client)?, partitions)?;
+        }
+        Ok(())
+    }
+
+    fn publish_batches(&self, mut connected: Connected, claim: &Claim, stop: &Stop, backoff: &mut Backoff) -> Session {
         let Publication { store, client, topic, .. } = &self.publication;
         let mut head = store.head();
-        let mut checked = Instant::now();
+        let (mut checked, mut remembered) = (Instant::now(), Instant::now());
         let mut pace = Pace::new(TRANSACTION, BURST);
         loop {
-            stop.block_on(head.wait_for(|head| *head > position))
-                .ok_or(SessionEnd::Stop)?
-                .map_err(|_closed| SessionEnd::Stop)?;
+            let position = connected.published.through;
+            let limit = if connected.is_new { IDLE } else { Duration::MAX };
+            let next =
+                async { time::timeout(limit, head.wait_for(|head| *head > position)).await.map(|it| it.is_ok()) };
+            match stop.block_on(next) {
+                Some(Ok(true)) => {}
+                Some(Err(_elapsed)) => {
+                    self.remember(&mut connected);
+                    continue;
+                }
+                Some(Ok(false)) | None => {
+                    self.remember(&mut connected);
+                    return Err(SessionEnd::Stop);
+                }
+            }
             if checked.elapsed() > CHECK {
-                self.check_partitions(topics::partitions(client, &topic.name)?.unwrap_or(partitions))?;
+                self.check_partitions(topics::partitions(client, &topic.name)?.unwrap_or(connected.partitions))?;
                 checked = Instant::now();
+            }
+            if remembered.elapsed() > REMEMBER {
+                self.remember(&mut connected);
+                remembered = Instant::now();
             }
             if head.borrow().0 - position.0 < BATCH as u64 {
                 stop.sleep(pace.next(Instant::now()));
             }
             let events = store.read_all_blocking(position, BATCH)?;
-            if events.is_empty() {
-                continue;
+            if !events.is_empty() {
+                connected = self.publish_batch(connected, &events, claim, stop, backoff)?;
             }
-            let finished = self.publish_batch(writer, &events, publisher, partitions);
-            if let (Outcome::Committed, Some(last)) = (finished.outcome, events.last()) {
-                position = last.position;
-                backoff.reset();
-            }
-            writer = match (finished.writer, finished.error) {
-                (None, Some(error)) => return Err(SessionEnd::Kafka(error)),
-                (None, None) => return Err(SessionEnd::WriterRetired),
-                (Some(writer), None) => writer,
-                (Some(writer), Some(error)) => {
-                    backoff.wait(stop, &error);
-                    writer
-                }
-            };
             if stop.is_requested() {
+                self.remember(&mut connected);
                 return Err(SessionEnd::Stop);
             }
         }
     }
 
+    /// Stores what was published. If the store cannot write now, a later call succeeds.
+    fn remember(&self, connected: &mut Connected) {
+        if connected.is_new && matches!(self.cluster, Cluster::Durable) {
+            connected.is_new = self.publication.remember_published(&connected.published).is_err();
+        }
+    }
+
     /// Publishes events and their checkpoint in one transaction.
-    fn publish_batch(&self, writer: Writer, events: &[Event], publisher: Publisher, partitions: i32) -> Finished {
+    fn publish_batch(
+        &self,
+        connected: Connected,
+        events: &[Event],
+        claim: &Claim,
+        stop: &Stop,
+        backoff: &mut Backoff,
+    ) -> Result<Connected, SessionEnd> {
+        let Connected { writer, mut published, partitions, .. } = connected;
         let (began, began_at) = (Instant::now(), SystemTime::now());
         let mut records = self.publication.records(events, partitions);
-        let last = events.last().map(|event| (event.position, event.id));
-        records.extend(last.map(|(position, id)| {
-            self.publication.checkpoint_record(Checkpoint { position, event: Some(id), publisher })
-        }));
-        let finished = writer.commit(&records);
+        let checkpoint = events.last().map(|event| claim.checkpoint(event.position, Some(event.id)));
+        records.extend(checkpoint.map(|checkpoint| self.publication.checkpoint_record(checkpoint)));
+        let topic = &self.publication.topic.name;
+        let is_event = |sent: &Acknowledged| sent.topic == *topic;
+        let finished = writer
+            .commit_if(&records, &|sent| !is_event(sent) || !published.has_passed(sent.partition as usize, sent.first));
+        if finished.outcome == Outcome::Committed {
+            published.note_events(Publication::partitions_of(events, partitions));
+            for sent in finished.acknowledged.iter().filter(|sent| is_event(sent)) {
+                published.note_offset(sent.partition as usize, sent.last);
+            }
+            self.observe(events, began, began_at);
+            backoff.reset();
+        }
         if finished.writer.is_none() {
             self.metrics.retired.inc();
         }
-        if let (Outcome::Committed, Some((position, _))) = (finished.outcome, last) {
-            self.metrics.publish_duration.observe(began.elapsed().as_secs_f64());
-            events.iter().for_each(|event| self.add_span(event, began_at));
-            self.metrics.sent.inc_by(events.len() as u64);
-            self.metrics.published.store(position.0, Ordering::Relaxed);
-            let topic = &self.publication.topic.name;
-            tracing::debug!(topic, position = position.0, events = events.len(), "published");
-        }
-        finished
+        let writer = match (finished.writer, finished.error) {
+            (None, Some(error)) => return Err(SessionEnd::Kafka(error)),
+            (None, None) => return Err(SessionEnd::WriterRetired),
+            (Some(_), None) if finished.outcome == Outcome::NotCommitted => {
+                return Err(SessionEnd::OffsetReused(OffsetReused { topic: topic.clone() }));
+            }
+            (Some(writer), None) => writer,
+            (Some(writer), Some(error)) => {
+                backoff.wait(stop, &error);
+                writer
+            }
+        };
+        Ok(Connected { writer, published, partitions, is_new: true })
+    }
+
+    /// Counts and logs the events of a committed transaction.
+    fn observe(&self, events: &[Event], began: Instant, began_at: SystemTime) {
+        let Some(last) = events.last() else { return };
+        self.metrics.publish_duration.observe(began.elapsed().as_secs_f64());
+        events.iter().for_each(|event| self.add_span(event, began_at));
+        self.metrics.sent.inc_by(events.len() as u64);
+        self.metrics.published.store(last.position.0, Ordering::Relaxed);
+        let topic = &self.publication.topic.name;
+        tracing::debug!(topic, position = last.position.0, events = events.len(), "published");
     }
 
     fn add_span(&self, event: &Event, began: SystemTime) {
@@ -335,6 +403,10 @@ impl Relay {
         let parent = event.trace.as_ref();
         self.spans.add(SpanKind::Producer, || format!("send {topic}"), parent, began, attributes);
     }
+}
+
+fn unverified(through: Position, partitions: i32) -> Published {
+    Published { through, ..Published::nothing(usize::try_from(partitions).unwrap_or_default()) }
 }
 
 /// Returns the writer for the next transaction, or the reason why the session ends.

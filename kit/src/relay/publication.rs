@@ -4,10 +4,14 @@ use crate::{
     event::{Event, EventId, Position},
     kafka::{
         client::Client,
+        partition::partition_of,
         record::{Record, Source},
         topics::{self, Topic, TopicSpec},
     },
-    relay::checkpoint::{self, Checkpoint},
+    relay::{
+        checkpoint::{self, Checkpoint},
+        published::Published,
+    },
     store::{CommitError, ReadError, Store},
 };
 
@@ -49,6 +53,12 @@ impl Publication {
         events.iter().map(|event| Record::of(event, &source)).collect()
     }
 
+    /// Returns the position and the partition of each event.
+    pub(crate) fn partitions_of(events: &[Event], partitions: i32) -> impl Iterator<Item = (Position, usize)> {
+        let partition = move |event: &Event| partition_of(event.stream.to_string().as_bytes(), partitions) as usize;
+        events.iter().map(move |event| (event.position, partition(event)))
+    }
+
     /// Creates the record of a checkpoint.
     pub(crate) fn checkpoint_record(&self, checkpoint: Checkpoint) -> Record {
         checkpoint::record(&self.checkpoints().name, self.store.id(), checkpoint)
@@ -76,10 +86,25 @@ impl Publication {
         self.store.set_fact_blocking(&topics::partitions_fact(&self.topic.name), &partitions.to_string())
     }
 
-    /// Removes the stored id of the cluster and the number of partitions.
+    /// Returns what the topic is known to hold, as it was stored last. It may be some seconds old.
+    pub(crate) fn published(&self) -> Result<Option<Published>, ReadError> {
+        Ok(self.store.fact_blocking(&self.published_fact())?.and_then(|text| Published::parse(&text)))
+    }
+
+    /// Stores what the topic is known to hold.
+    pub(crate) fn remember_published(&self, published: &Published) -> Result<(), CommitError> {
+        self.store.set_fact_blocking(&self.published_fact(), &published.to_text())
+    }
+
+    /// Removes everything that is stored about the cluster and the topic.
     pub(crate) fn forget_cluster(&self) -> Result<(), CommitError> {
         self.store.remove_fact_blocking(&self.cluster_fact())?;
+        self.store.remove_fact_blocking(&self.published_fact())?;
         self.store.remove_fact_blocking(&topics::partitions_fact(&self.topic.name))
+    }
+
+    fn published_fact(&self) -> String {
+        format!("published to {}", self.topic.name)
     }
 
     fn cluster_fact(&self) -> String {

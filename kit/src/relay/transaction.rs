@@ -89,6 +89,11 @@ impl Transaction {
         (Self { doing: Action::Begin, failed: false }, Action::Begin)
     }
 
+    /// Returns a new transaction that is aborted once its records are acknowledged, and its first action.
+    pub fn start_to_abort() -> (Self, Action) {
+        (Self { doing: Action::Begin, failed: true }, Action::Begin)
+    }
+
     /// Takes the result of the last action and returns the next one.
     pub fn next(&mut self, input: Input) -> Action {
         self.doing = match (self.doing, input.result) {
@@ -98,7 +103,7 @@ impl Transaction {
                 finish(Outcome::NotCommitted, false)
             }
             (Action::Send, result) => {
-                self.failed = result.is_err();
+                self.failed |= result.is_err();
                 Action::Drain
             }
             (Action::Drain, Ok(())) if !self.failed => Action::Commit,
@@ -170,6 +175,18 @@ mod tests {
         let actions = [Action::Begin, Action::Send, Action::Drain, Action::Abort, done];
         assert_eq!(run([OK, failed, OK, OK]), actions);
         assert_eq!(run([OK, OK, failed, OK]), actions);
+    }
+
+    #[test]
+    fn a_transaction_that_is_started_to_be_aborted_never_commits() {
+        let (mut transaction, mut action) = Transaction::start_to_abort();
+        let mut actions = vec![action];
+        for input in [OK; 4] {
+            action = transaction.next(input);
+            actions.push(action);
+        }
+        let done = finish(Outcome::NotCommitted, true);
+        assert_eq!(actions, [Action::Begin, Action::Send, Action::Drain, Action::Abort, done]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rdkafka::{
 use crate::{
     kafka::{
         client::{ANSWER, Client},
-        producer::Producer,
+        producer::{Acknowledged, Producer},
         record::Record,
     },
     relay::transaction::{Action, Fault, Finish, Input, Outcome, Transaction},
@@ -46,9 +46,14 @@ pub struct Finished {
     pub writer: Option<Writer>,
     /// The first error, if there was one.
     pub error: Option<KafkaError>,
+    /// The offsets of the acknowledged records.
+    pub(crate) acknowledged: Vec<Acknowledged>,
 }
 
 impl Writer {
+    /// The numbers of the producers, in the order in which they commit.
+    pub(crate) const TURNS: [u8; 2] = [0, 1];
+
     /// Opens a writer. When it returns, both producers of every earlier writer with this `transactional_id` are fenced
     /// and their open transactions are aborted. With a fixed id per store this happens at once after a crash. With a
     /// random id, the open transaction would block every `read_committed` reader until its timeout.
@@ -60,10 +65,29 @@ impl Writer {
 
     /// Publishes the records in one transaction. Blocks for about ten seconds at most.
     pub fn commit(self, records: &[Record]) -> Finished {
+        self.run(Transaction::start(), records, &|_| true)
+    }
+
+    /// Publishes the records in one transaction. If `accept` returns false for their offsets, aborts it; then the
+    /// outcome is [`Outcome::NotCommitted`] without an error.
+    pub(crate) fn commit_if(self, records: &[Record], accept: &dyn Fn(&Acknowledged) -> bool) -> Finished {
+        self.run(Transaction::start(), records, accept)
+    }
+
+    /// Writes the records in one transaction, and aborts it. The records take offsets and are never visible.
+    pub(crate) fn abort(self, records: &[Record]) -> Finished {
+        self.run(Transaction::start_to_abort(), records, &|_| true)
+    }
+
+    fn run(
+        self,
+        (mut transaction, mut action): (Transaction, Action),
+        records: &[Record],
+        accept: &dyn Fn(&Acknowledged) -> bool,
+    ) -> Finished {
         let [producer, other] = self.turns;
         let librdkafka = producer.librdkafka();
-        let (mut transaction, mut action) = Transaction::start();
-        let mut error = None;
+        let (mut error, mut acknowledged) = (None, Vec::new());
         loop {
             let began = Instant::now();
             let result = match action {
@@ -76,16 +100,22 @@ impl Writer {
                 Action::Abort => step(Step::Abort, || librdkafka.abort_transaction(ANSWER)),
                 Action::Finish(Finish { outcome, reusable }) => {
                     let writer = reusable.then_some(Self { turns: [other, producer] });
-                    return Finished { outcome, writer, error };
+                    return Finished { outcome, writer, error, acknowledged };
                 }
             };
             let took = began.elapsed();
             tracing::trace!(?action, ?took, records = records.len(), "transaction");
-            let result = result.map_err(|failure| {
+            let mut result = result.map_err(|failure| {
                 let fault = kind(&failure);
                 error.get_or_insert(failure);
                 fault
             });
+            if action == Action::Drain && result.is_ok() {
+                acknowledged = producer.acknowledged();
+                if !acknowledged.iter().all(accept) {
+                    result = Err(Fault::Failed);
+                }
+            }
             action = transaction.next(Input { result, took });
         }
     }

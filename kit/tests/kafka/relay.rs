@@ -171,21 +171,54 @@ async fn a_fenced_publisher_goes_on_unless_another_has_claimed_the_store() {
     let broker = start_broker();
     let (_directory, store) = new_store();
     let last = say_many(&store, 3).await[2].id;
-    publish_checkpoint(&broker, &store, Position(3), last); // by an earlier process, which has ended
+    publish_all(&store, &broker, 3);
     let relay = start_relay(&store, &broker);
     say_many(&store, 3).await;
-    published(&broker, 3);
-    broker.fail(ApiKey::AddPartitionsToTxn, &[ErrorCode::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
-    let last = say_many(&store, 3).await[8].id;
     published(&broker, 6);
+    broker.fail(ApiKey::AddPartitionsToTxn, &[ErrorCode::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    say_many(&store, 3).await;
+    published(&broker, 9);
     eventually("its checkpoint is written", || checkpoint_of(&broker, &store) == Some(Position(9)));
 
-    publish_checkpoint(&broker, &store, Position(9), last);
+    // The topic of checkpoints has gone back to an earlier publisher. That is not a successor.
+    publish_checkpoint(&broker, &store, Position(3), last, 1);
+    broker.fail(ApiKey::AddPartitionsToTxn, &[ErrorCode::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    let last = say_many(&store, 3).await[11].id;
+    published(&broker, 12);
+    eventually("its checkpoint is written", || checkpoint_of(&broker, &store) == Some(Position(12)));
+
+    publish_checkpoint(&broker, &store, Position(12), last, 9);
     broker.fail(ApiKey::AddPartitionsToTxn, &[ErrorCode::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
     say_many(&store, 3).await;
     let error = relay.ended().expect_err("refused");
     assert!(matches!(error, RelayError::TakenOver { .. }), "another reason: {error}");
-    assert_eq!(published(&broker, 6).len(), 6);
+    assert_eq!(published(&broker, 12).len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_went_back_publishes_nothing_twice() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let third = say_many(&store, 6).await[2].id;
+    publish_all(&store, &broker, 6);
+    publish_checkpoint(&broker, &store, Position(3), third, 1);
+    let _relay = start_relay(&store, &broker);
+    say_many(&store, 2).await;
+    let records = published(&broker, 8);
+    assert_published(&store, &records.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_lacks_what_was_published_is_refused() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    say_many(&store, 3).await;
+    publish_all(&store, &broker, 3);
+    let last = say_many(&store, 3).await[5].id;
+    publish_checkpoint(&broker, &store, Position(6), last, 1);
+    let error = start_relay(&store, &broker).ended().expect_err("refused");
+    assert!(matches!(error, RelayError::TailLost { .. }), "another reason: {error}");
+    assert_eq!(published(&broker, 3).len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +226,7 @@ async fn an_older_copy_of_the_store_is_refused_before_it_fences_anyone() {
     let broker = start_broker();
     let (_directory, store) = new_store();
     say_many(&store, 3).await;
-    publish_checkpoint(&broker, &store, Position(4), EventId::generate());
+    publish_checkpoint(&broker, &store, Position(4), EventId::generate(), 1);
     broker.track_requests();
     let refused = || start_relay(&store, &broker).ended().expect_err("refused");
     let error = refused();
@@ -241,7 +274,7 @@ async fn another_number_of_partitions_is_refused() {
     }
     let broker = start_broker_with(4);
     let last = store.read_all_blocking(Position(2), 1).expect("reads")[0].id;
-    publish_checkpoint(&broker, &store, Position(3), last);
+    publish_checkpoint(&broker, &store, Position(3), last, 1);
     let error = start_relay(&store, &broker).ended().expect_err("refused");
     assert!(matches!(error, RelayError::PartitionsChanged { actual: 4, .. }), "another reason: {error}");
 }
@@ -271,9 +304,16 @@ async fn a_new_cluster_gets_the_unfinished_streams_from_their_beginning_and_all_
     }
 }
 
-fn publish_checkpoint(broker: &EmbeddedBroker, store: &Store, position: Position, event: EventId) {
+/// Publishes the events of the store, and ends.
+fn publish_all(store: &Store, broker: &EmbeddedBroker, count: usize) {
+    let _relay = start_relay(store, broker);
+    published(broker, count);
+    eventually("its checkpoint is written", || checkpoint_of(broker, store) == Some(Position(count as u64)));
+}
+
+fn publish_checkpoint(broker: &EmbeddedBroker, store: &Store, position: Position, event: EventId, term: u64) {
     let writer = Writer::open(&client(broker), "test").expect("opens");
-    let checkpoint = Checkpoint { position, event: Some(event), publisher: Publisher::generate() };
+    let checkpoint = Checkpoint { position, event: Some(event), publisher: Publisher::generate(), term };
     let record = checkpoint::record(&checkpoint::topic_of(SERVICE), store.id(), checkpoint);
     assert!(writer.commit(&[record]).error.is_none());
 }

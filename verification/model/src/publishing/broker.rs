@@ -1,6 +1,9 @@
 //! A minimal broker: one log, transactions that are fenced by epoch, and requests that arrive late.
 
-use oncelog::{event::EventId, relay::checkpoint::Checkpoint};
+use oncelog::{
+    event::{EventId, Position},
+    relay::checkpoint::Checkpoint,
+};
 
 /// The number of producers of one process. They take turns.
 pub(super) const TURNS: usize = 2;
@@ -61,8 +64,14 @@ pub struct Broker {
     pub newest: [[bool; TURNS]; PROCESSES],
     /// Copies of requests that are still in flight. Those of older epochs are removed, because the broker rejects them.
     pub under_way: Vec<End>,
-    /// True if a publisher that knew of its own claim has written after its successor.
+    /// True if a publisher that knew of its own claim has written after a successor, whose term is not lower.
     pub came_back: bool,
+    /// True if the log may lose records.
+    pub keeps_superseded: bool,
+    /// The checkpoint that the newest one has replaced. Kept only if the log may lose records.
+    pub superseded: Option<Checkpoint>,
+    /// True if the log has lost its newest event.
+    pub lost_tail: bool,
 }
 
 impl Broker {
@@ -122,6 +131,27 @@ impl Broker {
         self.decided().last().map(|(_, checkpoint, _)| checkpoint)
     }
 
+    /// Returns true if the log has lost events up to a position. The producer sees it from the offset of its next record.
+    pub fn ends_before(&self, position: Position, by: Producer) -> bool {
+        let is_earlier = |entry: &&Entry| matches!(entry.value, Value::Event(_)) && entry.open != Some(by);
+        (self.log.iter().filter(is_earlier).count() as u64) < position.0
+    }
+
+    /// Loses the newest checkpoint, if there was one before it.
+    pub fn lose_checkpoint(&mut self) {
+        let newest = self.decided().last().map(|(entry, ..)| entry);
+        let (Some(newest), Some(checkpoint)) = (newest, self.superseded.take()) else { return };
+        self.log[newest].value = Value::Checkpoint { checkpoint, known: false };
+    }
+
+    /// Loses the newest event, if it is committed.
+    pub fn lose_event(&mut self) {
+        let newest = self.log.iter().rposition(|entry| matches!(entry.value, Value::Event(_)));
+        let Some(newest) = newest.filter(|newest| self.log[*newest].open.is_none()) else { return };
+        self.log.remove(newest);
+        self.lost_tail = true;
+    }
+
     /// Returns true if no checkpoint is in an open transaction.
     pub fn is_decided(&self) -> bool {
         self.checkpoints().all(|(entry, ..)| self.log[entry].open.is_none())
@@ -130,9 +160,15 @@ impl Broker {
     /// Removes all checkpoints but the newest. First records whether a replaced publisher has written again.
     fn compact(&mut self) {
         let decided: Vec<_> = self.decided().collect();
-        let follow =
-            |(one, next): (&(_, Checkpoint, _), &(_, Checkpoint, bool))| next.2 && one.1.publisher != next.1.publisher;
+        let follow = |(one, next): (&(_, Checkpoint, _), &(_, Checkpoint, bool))| {
+            next.2 && one.1.publisher != next.1.publisher && next.1.term <= one.1.term
+        };
         self.came_back |= decided.iter().zip(decided.iter().skip(1)).any(follow);
+        if self.keeps_superseded
+            && let [.., (_, superseded, _), _] = &decided[..]
+        {
+            self.superseded = Some(*superseded);
+        }
         for (superseded, ..) in decided.iter().rev().skip(1) {
             self.log.remove(*superseded);
         }

@@ -4,7 +4,10 @@
 //! [`Claim`](oncelog::relay::claim::Claim). At any step a process may crash, pause for any time (a zombie), or lose an
 //! answer. A request that timed out, or was sent twice, may arrive at any later time.
 //!
-//! The model leaves out lost topics, lost checkpoints, and topics with more than one partition.
+//! The log may lose its newest checkpoint or its newest event, as after a power loss. How the relay compares the topic with
+//! the store is also its production code: [`Published`](oncelog::relay::published::Published).
+//!
+//! The model leaves out lost topics, and topics with more than one partition.
 
 mod broker;
 mod model;
@@ -41,11 +44,17 @@ pub enum Defence {
     CheckpointNamesItsEvent,
     /// A process ends when it reads the checkpoint of another process after its own.
     GiveWayToTheSuccessor,
+    /// A process resumes after the newest event of the topic, and refuses a topic that lacks an event.
+    VerifyTheTopic,
+    /// During a session, a record must come behind all records that were published before.
+    CheckTheOffsets,
+    /// A checkpoint of an earlier term is not that of a successor.
+    TermsAreOrdered,
 }
 
 impl Defence {
     /// All defences.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::AbortWhereARecordFailed,
         Self::RetireASlowProducer,
         Self::RetireAFailedProducer,
@@ -57,7 +66,24 @@ impl Defence {
         Self::CheckpointInTheSameTransaction,
         Self::CheckpointNamesItsEvent,
         Self::GiveWayToTheSuccessor,
+        Self::VerifyTheTopic,
+        Self::CheckTheOffsets,
+        Self::TermsAreOrdered,
     ];
+
+    /// Returns true if [`VerifyTheTopic`](Self::VerifyTheTopic) alone keeps the guarded property. Then both are disabled
+    /// together. These defences are from before the topic was verified, and still keep a session from failing.
+    pub fn is_backed_up(self) -> bool {
+        matches!(
+            self,
+            Self::OpenTheFirstTurnFirst | Self::CheckpointInTheSameTransaction | Self::CheckpointNamesItsEvent
+        )
+    }
+
+    /// Returns true if the defence is one against a log that loses records.
+    pub fn is_against_losses(self) -> bool {
+        matches!(self, Self::VerifyTheTopic | Self::CheckTheOffsets | Self::TermsAreOrdered)
+    }
 
     /// Returns a property that fails without this defence. Others may fail, too.
     pub fn guards(self) -> &'static str {
@@ -69,10 +95,13 @@ impl Defence {
             | Self::FenceEveryTurn
             | Self::OpenTheFirstTurnFirst
             | Self::FixedTransactionalId
-            | Self::CheckpointInTheSameTransaction => properties::EACH_ONCE,
+            | Self::CheckpointInTheSameTransaction
+            | Self::VerifyTheTopic
+            | Self::CheckTheOffsets => properties::EACH_ONCE,
             Self::RetireASlowProducer => properties::MEANT,
             Self::CheckpointNamesItsEvent => properties::ONE_HISTORY,
             Self::GiveWayToTheSuccessor => properties::ONE_PUBLISHER,
+            Self::TermsAreOrdered => properties::COMPLETE,
         }
     }
 }
@@ -93,12 +122,17 @@ pub struct Publishing {
 impl Publishing {
     /// Allows just enough faults that every defence is needed.
     pub fn new(off: Option<Defence>) -> Self {
-        Self { off, events: 2, slow: false, faults: Faults { crashes: 1, network: 2, time_outs: 1 } }
+        Self { off, events: 2, slow: false, faults: Faults { crashes: 1, network: 2, time_outs: 1, losses: 0 } }
+    }
+
+    /// A broker whose log loses its newest records.
+    pub fn on_a_log_that_loses_records(off: Option<Defence>) -> Self {
+        Self { faults: Faults { crashes: 1, network: 0, time_outs: 1, losses: 2 }, ..Self::new(off) }
     }
 
     /// A broker without faults on which every commit and abort is slow.
     pub fn on_a_slow_broker() -> Self {
-        Self { slow: true, faults: Faults { crashes: 0, network: 0, time_outs: 0 }, ..Self::new(None) }
+        Self { slow: true, faults: Faults { crashes: 0, network: 0, time_outs: 0, losses: 0 }, ..Self::new(None) }
     }
 }
 
@@ -111,6 +145,8 @@ pub struct Faults {
     pub network: u8,
     /// Open transactions of a running process that the broker aborts after a timeout.
     pub time_outs: u8,
+    /// Losses of the newest record of the log.
+    pub losses: u8,
 }
 
 /// A state of the whole system.
@@ -146,6 +182,10 @@ pub enum Happens {
     Step(usize, Step),
     /// A process crashes.
     Crash(usize),
+    /// The log loses its newest checkpoint.
+    LoseCheckpoint,
+    /// The log loses its newest event.
+    LoseEvent,
     /// A late request arrives.
     Arrives(End),
     /// The broker aborts a transaction that exceeded the transaction timeout.

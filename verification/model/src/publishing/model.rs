@@ -56,7 +56,8 @@ impl Model for Publishing {
 
     fn init_states(&self) -> Vec<State> {
         let first = Process::new(0, Vec::new());
-        vec![State { broker: Broker::default(), processes: vec![first], faults: self.faults }]
+        let broker = Broker { keeps_superseded: self.faults.losses > 0, ..Broker::default() };
+        vec![State { broker, processes: vec![first], faults: self.faults }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Happens>) {
@@ -80,6 +81,10 @@ impl Model for Publishing {
             }
         }
         actions.extend(state.broker.under_way.iter().map(|end| Happens::Arrives(*end)));
+        if state.faults.losses > 0 {
+            actions.extend(state.broker.superseded.map(|_| Happens::LoseCheckpoint));
+            actions.extend(state.broker.events().last().map(|_| Happens::LoseEvent));
+        }
         if state.faults.time_outs > 0 {
             let open = state.broker.log.iter().filter_map(|entry| entry.open);
             actions.extend(open.filter(|by| state.processes[by.process].is_running()).map(Happens::TimeOut));
@@ -109,6 +114,14 @@ impl Model for Publishing {
                 let index = broker.under_way.iter().position(|other| *other == end)?;
                 broker.under_way.remove(index);
                 broker.end(end);
+            }
+            Happens::LoseCheckpoint => {
+                faults.losses -= 1;
+                broker.lose_checkpoint();
+            }
+            Happens::LoseEvent => {
+                faults.losses -= 1;
+                broker.lose_event();
             }
             Happens::TimeOut(by) => {
                 faults.time_outs -= u8::from(processes[by.process].is_running());

@@ -7,6 +7,7 @@ use oncelog::{
     relay::{
         checkpoint::{Checkpoint, Publisher},
         claim::{Claim, Disagreement},
+        published::{Found, Published},
         transaction::{self, Action, Fault, Finish, Input, Outcome, SURELY_SENT_ONCE, Transaction},
     },
 };
@@ -57,7 +58,18 @@ pub enum Doing {
     /// Waits for new events.
     Waiting,
     /// Has ended for good.
-    Refused(Disagreement),
+    Refused(Refusal),
+}
+
+/// Why a process has ended for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// It disagrees with the checkpoint.
+    Checkpoint(Disagreement),
+    /// The topic has an event that the store does not have.
+    StoreBehind,
+    /// The topic lacks an event that was published.
+    TailLost,
 }
 
 /// A transaction in progress.
@@ -150,15 +162,18 @@ impl Process {
                     }
                     self.doing = Doing::Opening { opened: [false; TURNS] };
                 }
-                Err(disagreement) => self.doing = Doing::Refused(disagreement),
+                Err(disagreement) => self.doing = Doing::Refused(Refusal::Checkpoint(disagreement)),
             },
-            Doing::Deciding => match self.agree(broker, off) {
-                Ok(position) => self.go_on(position, broker),
-                Err(disagreement) => self.doing = Doing::Refused(disagreement),
-            },
+            Doing::Deciding => {
+                let agreed = self.agree(broker, off).map_err(Refusal::Checkpoint);
+                match agreed.and_then(|position| self.verify(position, broker, off)) {
+                    Ok(position) => self.go_on(position, broker),
+                    Err(refusal) => self.doing = Doing::Refused(refusal),
+                }
+            }
             Doing::Waiting => {
                 let last = Position(self.store.len() as u64);
-                let checkpoint = Checkpoint { position: last, event: self.event_at(last), ..self.own() };
+                let checkpoint = self.claim.checkpoint(last, self.event_at(last));
                 let together = off != Some(Defence::CheckpointInTheSameTransaction);
                 self.begin(last, together.then_some(checkpoint), false);
             }
@@ -194,16 +209,47 @@ impl Process {
         }
     }
 
+    /// Compares the end of the topic with the store as the relay does, and returns the position to publish from.
+    fn verify(&self, checkpoint: Position, broker: &Broker, off: Option<Defence>) -> Result<Position, Refusal> {
+        if off.is_some_and(|off| off == Defence::VerifyTheTopic || off.is_backed_up()) {
+            return Ok(checkpoint);
+        }
+        let newest = broker.events().zip(0..).last();
+        let found = newest.map_or(Found::Nothing { end: 0 }, |((_, event), offset)| {
+            let position = Position(u64::try_from(event.0.as_u128() / 16).unwrap_or_default());
+            Found::Record { position, event, offset }
+        });
+        let mut published = Published::nothing(1);
+        let through = published.known_through(checkpoint, &[found]);
+        if through.0 > self.store.len() as u64 {
+            return Err(Refusal::StoreBehind);
+        }
+        if let Found::Record { position, event, .. } = found
+            && self.event_at(position) != Some(event)
+        {
+            return Err(Refusal::StoreBehind);
+        }
+        published.note_events((1..=through.0).map(|position| (Position(position), 0)));
+        published.verify(&[found]).map(|published| published.through).map_err(|_lost| Refusal::TailLost)
+    }
+
     /// Checks the newest checkpoint as the relay does, and returns the position to publish from.
     fn agree(&mut self, broker: &Broker, off: Option<Defence>) -> Result<Position, Disagreement> {
-        let Some(checkpoint) = broker.checkpoint() else { return Ok(Position::START) };
+        let Some(mut checkpoint) = broker.checkpoint() else { return Ok(Position::START) };
+        if off == Some(Defence::TermsAreOrdered) {
+            checkpoint.term = checkpoint.term.max(self.claim.term);
+        }
         let mut stored = self.event_at(checkpoint.position);
         if off == Some(Defence::CheckpointNamesItsEvent) {
             stored = stored.and(checkpoint.event); // any event at the position is accepted
         }
         self.told |= checkpoint.publisher == self.claim.publisher;
         if off == Some(Defence::GiveWayToTheSuccessor) {
+            let term = self.claim.term;
             self.claim.held = false;
+            let checked = self.claim.check(&checkpoint, stored);
+            self.claim.term = term;
+            return checked;
         }
         self.claim.check(&checkpoint, stored)
     }
@@ -219,7 +265,7 @@ impl Process {
     }
 
     fn own(&self) -> Checkpoint {
-        Checkpoint { position: self.position, event: self.event_at(self.position), publisher: self.claim.publisher }
+        self.claim.checkpoint(self.position, self.event_at(self.position))
     }
 
     /// Publishes from a position. If the newest checkpoint names another publisher, publishes its own checkpoint first.
@@ -245,15 +291,17 @@ impl Process {
         let by = Producer { process: self.number, turn: self.turn };
         let input = match writing.action {
             _ if !broker.takes(by) => Input { result: Err(Fault::Fatal), took: QUICK },
-            Action::Drain if step == Step::RecordLost => {
-                let overlooked = off == Some(Defence::AbortWhereARecordFailed);
-                Input { result: if overlooked { Ok(()) } else { Err(Fault::Failed) }, took: QUICK }
+            Action::Drain if step == Step::RecordLost && off != Some(Defence::AbortWhereARecordFailed) => {
+                Input { result: Err(Fault::Failed), took: QUICK }
+            }
+            Action::Drain if off != Some(Defence::CheckTheOffsets) && broker.ends_before(self.position, by) => {
+                Input { result: Err(Fault::Failed), took: QUICK }
             }
             Action::Drain => {
                 let checkpoint = writing.checkpoint.filter(|_| writing.next > writing.last);
                 let checkpoint = checkpoint.map(|checkpoint| Value::Checkpoint { checkpoint, known: self.told });
                 let event = self.event_at(writing.next).filter(|_| writing.next <= writing.last).map(Value::Event);
-                if let Some(value) = event.or(checkpoint) {
+                if let Some(value) = event.or(checkpoint).filter(|_| step != Step::RecordLost) {
                     broker.write(by, value);
                 }
                 writing.next.0 += 1;

@@ -29,7 +29,10 @@ pub(super) fn all() -> Vec<Property<Publishing>> {
             state.processes.iter().any(|process| process.store.starts_with(&read))
         }),
         Property::always(ONE_PUBLISHER, |_, state: &State| !state.broker.came_back),
-        Property::always(COMPLETE, |model, state: &State| !model.is_quiet(state) || is_complete(state)),
+        // A topic that has lost events is refused. A person has to decide.
+        Property::always(COMPLETE, |model, state: &State| {
+            state.broker.lost_tail || !model.is_quiet(state) || is_complete(state)
+        }),
         Property::sometimes(REACHED, |model, state: &State| {
             let spent = state.faults.crashes + state.faults.network == 0 && state.broker.under_way.is_empty();
             let second = state.processes.get(1);
