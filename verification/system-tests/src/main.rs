@@ -17,8 +17,8 @@ mod figures;
 mod kafka;
 mod late_commit;
 mod load;
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the scenarios that damage a log"))]
 mod log_cutter;
+mod lost_tail;
 mod mixed_load;
 mod proxy;
 mod reader;
@@ -80,10 +80,11 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 12] = [
+const SCENARIOS: [(&str, &str, Scenario); 13] = [
     ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
+    ("lost-tail", "logs that lose their newest records", lost_tail::run),
     ("dead-letters", "dead letters and their replay", dead_letters::run),
     ("audit", "audits, and faults that are planted for them", audit::run),
     ("shipping", "the example service, which follows both topics", shipping::run),
