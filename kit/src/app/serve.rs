@@ -86,7 +86,7 @@ struct Assembled<S: Service> {
     ops: Option<(TcpListener, Router)>,
     inbox: Option<Inbox<S::Table>>,
     relay: Relay,
-    publisher_confirmed: watch::Receiver<bool>,
+    calls_allowed: watch::Receiver<bool>,
     before_listener: Vec<Part>,
     after_inbox: Vec<Part>,
     spans: Spans,
@@ -97,6 +97,7 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
     let spans = Spans::from_env(S::INFO.name)?;
     let publication = publication::<S>(&store, &config.kafka)?;
     let (confirm, publisher_confirmed) = watch::channel(false);
+    let (allow, calls_allowed) = watch::channel(false);
     let Parts { grpc, http, dependencies, metrics: own_metrics, before_listener, after_inbox } = S::start(Context {
         streams: Streams::new(store.clone()),
         args: config.service,
@@ -106,13 +107,11 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
 
     let follows = S::follows();
     let topics = follows.iter().map(|follow| follow.topic);
-    let metrics = Metrics::new(&store, S::TOPIC.name, topics, |registry| {
-        own_metrics.into_iter().for_each(|register| register(registry));
-    });
-    let mut health = Health::new(&store, S::INFO.grpc_service, !follows.is_empty());
-    for (name, silence) in dependencies {
-        health = health.with_dependency(name, silence);
-    }
+    let register = |registry: &mut _| own_metrics.into_iter().for_each(|register| register(registry));
+    let metrics = Metrics::new(&store, S::TOPIC.name, topics, register);
+    let health = Health::new(&store, S::INFO.grpc_service, !follows.is_empty());
+    let add = |health: Health, (name, silence)| health.with_dependency(name, silence);
+    let health = dependencies.into_iter().fold(health, add);
     let routes = listener::routes(grpc, S::TOPIC.descriptors, http, S::INFO.name, &health, &metrics);
     let guard = Guard { service: S::INFO.name, is_loopback: config.listen.ip().is_loopback() };
     let callers = Settings { audience: Audience::Callers(guard), idle_timeout: config.callers.idle_timeout };
@@ -131,11 +130,16 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
         cluster: cluster.clone(),
         metrics: metrics.inbox.clone(),
         spans: spans.clone(),
-        publisher_confirmed: publisher_confirmed.clone(),
+        publisher_confirmed,
     });
-    let (relay_metrics, relay_spans) = (metrics.relay.clone(), spans.clone());
-    let relay =
-        Relay { publication, cluster, publisher_confirmed: confirm, metrics: relay_metrics, spans: relay_spans };
+    let relay = Relay {
+        publication,
+        cluster,
+        publisher_confirmed: confirm,
+        calls_allowed: allow,
+        metrics: metrics.relay.clone(),
+        spans: spans.clone(),
+    };
     Ok(Assembled {
         health,
         metrics,
@@ -144,7 +148,7 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
         ops,
         inbox,
         relay,
-        publisher_confirmed,
+        calls_allowed,
         before_listener,
         after_inbox,
         spans,
@@ -157,7 +161,7 @@ impl<S: Service> Assembled<S> {
     ///
     /// Events that are not published when the service stops are published after the next start.
     async fn supervise(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Failure> {
-        let Self { health, metrics, routes, tls, ops, inbox, relay, publisher_confirmed, spans, callers, .. } = self;
+        let Self { health, metrics, routes, tls, ops, inbox, relay, calls_allowed, spans, callers, .. } = self;
         let probes = Settings { audience: Audience::Probes, ..callers };
         let mut service = Supervisor::new(shutdown);
         service.task("health", |stop| health.run(metrics, stop));
@@ -165,7 +169,7 @@ impl<S: Service> Assembled<S> {
             service.task(part.name, part.run);
         }
         service.task("listener", |stop| async move {
-            listener::wait_for_cluster(publisher_confirmed, &stop).await;
+            listener::wait_until_allowed(calls_allowed, &stop).await;
             connections::serve(listener, routes, tls, callers, stop).await
         });
         if let Some((listener, routes)) = ops {

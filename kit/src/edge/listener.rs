@@ -20,10 +20,6 @@ use crate::{
 /// The largest request, in bytes. Every valid request is far smaller.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
-/// The longest time that calls wait at the start until the store is checked against the cluster. If the cluster is up,
-/// that takes less than a second.
-const HOLD: Duration = Duration::from_secs(3);
-
 /// The settings of the listener, besides its address.
 #[derive(Args, Clone, Debug)]
 pub struct ListenArgs {
@@ -100,17 +96,15 @@ pub(crate) fn routes(
     })
 }
 
-/// Waits until the store is checked against the cluster, before the first call is answered; callers may connect
-/// meanwhile. If an older copy of the store took calls, its new events would contradict those that the newer copy has
-/// published. If the cluster is away, the wait ends after some seconds.
-pub(crate) async fn wait_for_cluster(mut agreed: watch::Receiver<bool>, stop: &Stop) {
+/// Waits until calls may be answered; callers may connect meanwhile. If an older copy of the store took calls, its new
+/// events would contradict those that the newer copy has published.
+pub(crate) async fn wait_until_allowed(mut calls_allowed: watch::Receiver<bool>, stop: &Stop) {
     tokio::select! {
         () = stop.requested() => {}
-        closed = async { agreed.wait_for(|agreed| *agreed).await.is_err() } => {
+        closed = async { calls_allowed.wait_for(|allowed| *allowed).await.is_err() } => {
             if closed {
                 stop.requested().await; // the relay has refused the store, and the service is about to stop
             }
         }
-        () = tokio::time::sleep(HOLD) => tracing::warn!("answering calls although the cluster is not reached yet"),
     }
 }

@@ -6,7 +6,12 @@ use clap::Args;
 use rdkafka::error::KafkaError;
 
 use crate::{
-    kafka::{client::Client, producer::Producer, properties, topics::Topic},
+    kafka::{
+        client::{Client, RETRY_BACKOFF},
+        producer::Producer,
+        properties,
+        topics::Topic,
+    },
     runtime::failure::Failure,
 };
 
@@ -73,7 +78,7 @@ impl KafkaArgs {
         };
         client.questions().map_err(wrong)?;
         if self.kafka_config.is_some() {
-            Producer::create(&client.transactional_producer("unused")).map_err(wrong)?;
+            Producer::create(&client.transactional_producer("unused", RETRY_BACKOFF)).map_err(wrong)?;
         }
         Ok(client)
     }

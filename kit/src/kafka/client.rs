@@ -13,7 +13,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Message as _,
     admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
@@ -78,8 +78,10 @@ impl Client {
     }
 
     /// The settings of a producer with a `transactional.id`; see [`writer`](crate::relay::writer).
-    pub(crate) fn transactional_producer(&self, transactional_id: &str) -> ClientConfig {
+    pub(crate) fn transactional_producer(&self, transactional_id: &str, retry_backoff: Duration) -> ClientConfig {
         let mut config = self.producer();
+        config.set("retry.backoff.ms", millis(retry_backoff));
+        config.set("retry.backoff.max.ms", millis(retry_backoff * 2)); // must not be below retry.backoff.ms
         config.set("transactional.id", transactional_id);
         config.set("transaction.timeout.ms", millis(TRANSACTION_TIMEOUT));
         config
@@ -92,6 +94,8 @@ impl Client {
         config.set("message.max.bytes", MAX_RECORD);
         // Batches form from the backlog in the store. Waiting here would only add latency.
         config.set("linger.ms", "0");
+        // Below every topic's max.message.bytes, which `topics::check` verifies.
+        config.set("batch.size", "1000000");
         config.set("enable.idempotence", "true");
         config.set("acks", "all");
         // Chooses the same partition for a key as the Java client.
@@ -133,6 +137,18 @@ impl Client {
         let causes = (0..100).filter_map(|_| consumer.poll(Duration::ZERO)?.err());
         let telling = causes.filter(is_telling).reduce(|_, later| later);
         answer.map_err(|error| telling.unwrap_or(error))
+    }
+
+    /// Measures the round trip to a broker.
+    pub(crate) fn round_trip(&self) -> Result<Duration, KafkaError> {
+        let measure = |_| {
+            let began = Instant::now();
+            self.ask(|consumer| consumer.fetch_metadata(None, ANSWER))?;
+            Ok(began.elapsed())
+        };
+        // The first request may include the time to connect.
+        let measured: Vec<_> = (0..2).map(measure).collect::<Result<_, KafkaError>>()?;
+        Ok(measured.into_iter().min().unwrap_or_default())
     }
 
     /// Returns the client for metadata requests. It is a consumer, because a producer's metadata request creates a

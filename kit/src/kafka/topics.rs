@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
     topic_partition_list::TopicPartitionListElem,
 };
 
-use crate::kafka::client::{self, ANSWER, Client, Consumer, MAX_RECORD, QUESTION};
+use crate::kafka::client::{self, ANSWER, Client, Consumer, LogToTracing, MAX_RECORD, QUESTION};
 
 /// The longest wait for an open transaction to end. It is longer than the transaction's timeout plus the interval at
 /// which the broker looks for timed-out transactions.
 pub(crate) const DECIDED: Duration = Duration::from_secs(25);
+
+/// A cluster that does not answer for this long is away.
+const AWAY: Duration = Duration::from_secs(3);
 
 /// The contract of a topic of events.
 #[derive(Clone, Copy, Debug)]
@@ -104,10 +107,11 @@ async fn make(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
     for Demand { setting, value, .. } in topic.demands() {
         new = new.set(setting, value);
     }
-    if topic.replication >= 3 {
-        new = new.set("min.insync.replicas", "2"); // an acknowledged record survives the loss of any one broker
-    }
     let admin = client.admin()?;
+    let copies = if topic.replication < 0 { default_replication(client, &admin).await? } else { topic.replication };
+    if copies >= 3 {
+        new = new.set(TWO_COPIES.setting, TWO_COPIES.value); // an acknowledged record survives the loss of any one broker
+    }
     let made = admin.create_topics([&new], &options()).await;
     client::dispose(admin);
     for made in made? {
@@ -121,6 +125,22 @@ async fn make(client: &Client, topic: &Topic) -> Result<i32, KafkaError> {
     partitions(client, &topic.name)?.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition))
 }
 
+/// Returns the replication factor that the cluster gives to new topics. 1 if it does not say.
+async fn default_replication(client: &Client, admin: &AdminClient<LogToTracing>) -> Result<i32, KafkaError> {
+    if client.is_embedded() {
+        return Ok(1);
+    }
+    let metadata = client.ask(|consumer| consumer.fetch_metadata(None, ANSWER))?;
+    let Some(broker) = metadata.brokers().first() else { return Ok(1) };
+    let described = admin.describe_configs(&[ResourceSpecifier::Broker(broker.id())], &options()).await?;
+    // Without the permission to describe the cluster, the default is not known.
+    let replication = described
+        .into_iter()
+        .flatten()
+        .find_map(|broker| broker.get("default.replication.factor")?.value.as_deref()?.parse().ok());
+    Ok(replication.unwrap_or(1))
+}
+
 /// Checks the settings of an existing topic, and refuses those under which records would be lost.
 async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
     if client.is_embedded() {
@@ -128,40 +148,60 @@ async fn check(client: &Client, topic: &Topic) -> Result<(), TopicError> {
     }
     let asked = [ResourceSpecifier::Topic(&topic.name)];
     let failed = topic.cannot_be("checked");
+    let copies = copies(client, &topic.name).map_err(&failed)?;
     let admin = client.admin().map_err(&failed)?;
     let described = admin.describe_configs(&asked, &options()).await;
     client::dispose(admin);
     for described in described.map_err(&failed)? {
         let resource = described.map_err(|code| failed(KafkaError::AdminOp(code)))?;
-        for Demand { setting, value, why } in topic.demands() {
-            let actual = resource.get(setting).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
-            if actual != *value {
-                return Err(TopicError::Unfit {
-                    topic: topic.name.clone(),
-                    setting,
-                    actual: actual.to_owned(),
-                    why,
-                    mend: format!(
-                        "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} \
-                         --add-config {setting}={value}",
-                        client.brokers(),
-                        topic.name
-                    ),
-                });
-            }
+        let setting = |name: &str| resource.get(name)?.value.clone();
+        if let Some((demand, actual)) = topic.unmet(&setting, copies) {
+            return Err(topic.unfit(client, demand, actual));
         }
     }
     Ok(())
 }
 
 /// A setting that a topic must have.
+#[derive(Debug)]
 struct Demand {
     setting: &'static str,
     value: &'static str,
     why: &'static str,
 }
 
+/// The largest batch that the relay produces is smaller. It is a little less than Kafka's default.
+const LARGE_BATCHES: Demand =
+    Demand { setting: "max.message.bytes", value: "1048576", why: "a batch of events would not fit" };
+
+/// With one copy in sync, an acknowledged record is lost if that broker is lost.
+const TWO_COPIES: Demand =
+    Demand { setting: "min.insync.replicas", value: "2", why: "an acknowledged record could be lost with one broker" };
+
 impl Topic {
+    /// Returns the first demand that the topic does not meet, with the actual value. `copies` is its replication factor.
+    fn unmet(&self, setting: &dyn Fn(&str) -> Option<String>, copies: usize) -> Option<(&'static Demand, String)> {
+        let actual = |demand: &Demand| setting(demand.setting).unwrap_or_default();
+        let is_less = |demand: &Demand| {
+            let number = |text: &str| text.parse::<i64>().unwrap_or_default();
+            number(&actual(demand)) < number(demand.value)
+        };
+        let exact = self.demands().iter().find(|demand| actual(demand) != demand.value);
+        let large = Some(&LARGE_BATCHES).filter(|demand| is_less(demand));
+        let safe = Some(&TWO_COPIES).filter(|demand| copies >= 3 && is_less(demand));
+        exact.or(large).or(safe).map(|demand| (demand, actual(demand)))
+    }
+
+    fn unfit(&self, client: &Client, demand: &Demand, actual: String) -> TopicError {
+        let Demand { setting, value, why } = *demand;
+        let (brokers, name) = (client.brokers(), &self.name);
+        let mend = format!(
+            "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {name} \
+             --add-config {setting}={value}"
+        );
+        TopicError::Unfit { topic: self.name.clone(), setting, actual, why, mend }
+    }
+
     fn cannot_be(&self, attempt: &'static str) -> impl Fn(KafkaError) -> TopicError {
         move |source| TopicError::Kafka { topic: self.name.clone(), attempt, source }
     }
@@ -183,6 +223,13 @@ impl Topic {
     }
 }
 
+/// Returns the smallest number of copies that a partition of the topic has.
+fn copies(client: &Client, topic: &str) -> Result<usize, KafkaError> {
+    let metadata = client.ask(|consumer| consumer.fetch_metadata(Some(topic), QUESTION))?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    Ok(partitions.map(|partition| partition.replicas().len()).min().unwrap_or_default())
+}
+
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
 }
@@ -197,6 +244,11 @@ pub fn partitions(client: &Client, topic: &str) -> Result<Option<i32>, KafkaErro
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
         Some(code) => Err(KafkaError::MetadataFetch(code)),
     }
+}
+
+/// Returns true if the cluster does not answer, however slow the link is.
+pub(crate) fn is_away(client: &Client, topic: &str) -> bool {
+    client.ask(|consumer| consumer.fetch_metadata(Some(topic), AWAY)).is_err()
 }
 
 /// The key of the store's fact about a topic: the number of partitions that it had when it was first published to.
@@ -286,4 +338,34 @@ pub(crate) const EMBEDDED_CLUSTER: &str = "mockCluster";
 pub fn cluster_id(client: &Client) -> Result<String, KafkaError> {
     let missing = KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown);
     client.ask(|consumer| consumer.client().fetch_cluster_id(QUESTION).ok_or(missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unmet(settings: &[(&str, &str)], copies: usize) -> Option<&'static str> {
+        let good = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+            ("max.message.bytes", "1048588"),
+            ("min.insync.replicas", "1"),
+        ];
+        let topic = Topic { name: "t".to_owned(), partitions: 1, replication: -1, compacted: false };
+        let setting = |name: &str| {
+            let (_, value) = settings.iter().chain(&good).find(|(known, _)| *known == name)?;
+            Some((*value).to_owned())
+        };
+        topic.unmet(&setting, copies).map(|(demand, _)| demand.setting)
+    }
+
+    #[test]
+    fn a_topic_that_would_lose_or_refuse_records_is_unfit() {
+        assert_eq!(unmet(&[], 1), None);
+        assert_eq!(unmet(&[("retention.ms", "604800000")], 1), Some("retention.ms"));
+        assert_eq!(unmet(&[("max.message.bytes", "100000")], 1), Some("max.message.bytes"));
+        assert_eq!(unmet(&[], 3), Some("min.insync.replicas"));
+        assert_eq!(unmet(&[("min.insync.replicas", "2")], 3), None);
+    }
 }

@@ -33,7 +33,12 @@ use self::{
 pub use self::{error::RelayError, metrics::RelayMetrics, publication::Publication};
 use crate::{
     event::{Event, Position, StreamId},
-    kafka::{cluster::Cluster, producer::Acknowledged, topic_end::TopicEnds, topics},
+    kafka::{
+        cluster::Cluster,
+        producer::Acknowledged,
+        topic_end::TopicEnds,
+        topics::{self, TopicError},
+    },
     runtime::{
         backoff::Backoff,
         pace::Pace,
@@ -74,6 +79,9 @@ pub struct Relay {
     /// Becomes true once store and cluster are known to belong together and this process is the store's publisher.
     /// The inbox and everything that acts on the outside wait for this.
     pub publisher_confirmed: watch::Sender<bool>,
+    /// Becomes true once calls may be answered: the store agrees with the cluster, or the cluster cannot be asked. An
+    /// older copy of the store must not take calls, because its new events would contradict the published ones.
+    pub calls_allowed: watch::Sender<bool>,
     /// The metrics.
     pub metrics: RelayMetrics,
     /// Creates a span for each published event.
@@ -98,6 +106,7 @@ impl Relay {
         let mut claim = Claim::new(Publisher::generate());
         loop {
             let Err(end) = self.session(stop, &mut backoff, &mut claim);
+            self.allow_calls_if_the_cluster_is_away(&end);
             match end {
                 SessionEnd::Stop => return Ok(()),
                 SessionEnd::Refused(error) => return Err(error),
@@ -111,6 +120,26 @@ impl Relay {
         }
     }
 
+    /// Allows calls if a session could not compare the store with the cluster, and will not be able to soon.
+    fn allow_calls_if_the_cluster_is_away(&self, end: &SessionEnd) {
+        let is_away = || topics::is_away(&self.publication.client, &self.publication.topic.name);
+        let is_allowed = *self.calls_allowed.borrow()
+            || match end {
+                // An operator has to correct the topic.
+                SessionEnd::Topic(TopicError::Unfit { .. } | TopicError::Missing { .. }) => true,
+                SessionEnd::Kafka(_) | SessionEnd::Topic(TopicError::Kafka { .. }) => is_away(),
+                SessionEnd::Refused(_)
+                | SessionEnd::OffsetReused(_)
+                | SessionEnd::Store(_)
+                | SessionEnd::Read(_)
+                | SessionEnd::WriterRetired
+                | SessionEnd::Stop => false,
+            };
+        if is_allowed && !self.calls_allowed.send_replace(true) {
+            tracing::warn!("answering calls although the store was not compared with the cluster");
+        }
+    }
+
     fn session(&self, stop: &Stop, backoff: &mut Backoff, claim: &mut Claim) -> Session {
         if stop.is_requested() {
             return Err(SessionEnd::Stop);
@@ -121,6 +150,7 @@ impl Relay {
         self.metrics.published.store(position.0, Ordering::Relaxed);
         self.remember_cluster(partitions)?;
         self.publisher_confirmed.send_replace(true);
+        self.calls_allowed.send_replace(true);
         backoff.reset();
         tracing::info!(topic = self.publication.topic.name, position = position.0, "publishing");
         self.publish_batches(connected, claim, stop, backoff)

@@ -13,10 +13,11 @@
 
 use std::time::Duration;
 
-use crate::kafka::client::RETRY_BACKOFF;
-
-/// A commit or abort that took longer may have been sent twice.
-pub const SURELY_SENT_ONCE: Duration = Duration::from_millis(RETRY_BACKOFF.as_millis() as u64 * 3 / 4);
+/// Returns the time within which a commit or abort was surely sent only once, from the `retry.backoff.ms` of its
+/// producer.
+pub const fn surely_sent_once(retry_backoff: Duration) -> Duration {
+    Duration::from_millis(retry_backoff.as_millis() as u64 * 3 / 4)
+}
 
 /// The next thing that the caller must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,17 +82,19 @@ pub struct Transaction {
     doing: Action,
     /// True if a record failed, so that the transaction is aborted instead of committed.
     failed: bool,
+    /// A commit or abort that took longer may have been sent twice.
+    surely_sent_once: Duration,
 }
 
 impl Transaction {
-    /// Returns a new transaction and its first action.
-    pub fn start() -> (Self, Action) {
-        (Self { doing: Action::Begin, failed: false }, Action::Begin)
+    /// Returns a new transaction and its first action. For the argument, see [`surely_sent_once`].
+    pub fn start(surely_sent_once: Duration) -> (Self, Action) {
+        (Self { doing: Action::Begin, failed: false, surely_sent_once }, Action::Begin)
     }
 
     /// Returns a new transaction that is aborted once its records are acknowledged, and its first action.
-    pub fn start_to_abort() -> (Self, Action) {
-        (Self { doing: Action::Begin, failed: true }, Action::Begin)
+    pub fn start_to_abort(surely_sent_once: Duration) -> (Self, Action) {
+        (Self { failed: true, ..Self::start(surely_sent_once).0 }, Action::Begin)
     }
 
     /// Takes the result of the last action and returns the next one.
@@ -108,10 +111,12 @@ impl Transaction {
             }
             (Action::Drain, Ok(())) if !self.failed => Action::Commit,
             (Action::Drain, _) => Action::Abort,
-            (Action::Commit, Ok(())) => finish(Outcome::Committed, input.took <= SURELY_SENT_ONCE),
+            (Action::Commit, Ok(())) => finish(Outcome::Committed, input.took <= self.surely_sent_once),
             // The error may be the answer to a second copy of a commit that succeeded. Only the checkpoint shows it.
             (Action::Commit, Err(Fault::Fatal | Fault::Failed)) => finish(Outcome::Unknown, false),
-            (Action::Abort, result) => finish(Outcome::NotCommitted, result.is_ok() && input.took <= SURELY_SENT_ONCE),
+            (Action::Abort, result) => {
+                finish(Outcome::NotCommitted, result.is_ok() && input.took <= self.surely_sent_once)
+            }
             (Action::Finish(finish), _) => Action::Finish(finish),
         };
         self.doing
@@ -128,6 +133,7 @@ mod tests {
 
     use super::*;
 
+    const SURELY_SENT_ONCE: Duration = Duration::from_millis(375);
     const QUICK: Duration = Duration::from_millis(5);
     const OK: Input = Input { result: Ok(()), took: QUICK };
 
@@ -137,7 +143,7 @@ mod tests {
 
     /// Feeds the inputs and returns every action, the first one included.
     fn run(inputs: impl IntoIterator<Item = Input>) -> Vec<Action> {
-        let (mut transaction, first) = Transaction::start();
+        let (mut transaction, first) = Transaction::start(SURELY_SENT_ONCE);
         let mut actions = vec![first];
         for input in inputs {
             let action = transaction.next(input);
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_is_started_to_be_aborted_never_commits() {
-        let (mut transaction, mut action) = Transaction::start_to_abort();
+        let (mut transaction, mut action) = Transaction::start_to_abort(SURELY_SENT_ONCE);
         let mut actions = vec![action];
         for input in [OK; 4] {
             action = transaction.next(input);

@@ -12,11 +12,11 @@ use rdkafka::{
 
 use crate::{
     kafka::{
-        client::{ANSWER, Client},
+        client::{ANSWER, Client, RETRY_BACKOFF},
         producer::{Acknowledged, Producer},
         record::Record,
     },
-    relay::transaction::{Action, Fault, Finish, Input, Outcome, Transaction},
+    relay::transaction::{self, Action, Fault, Finish, Input, Outcome, Transaction},
     runtime::fault::{self, Step},
 };
 
@@ -25,6 +25,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// The longest wait until librdkafka has removed an acknowledged record from its count. It takes far less than this.
 const PUT_AWAY: Duration = Duration::from_millis(5);
+
+/// The longest `retry.backoff.ms`. A link with a round trip of more than two seconds costs a producer with each commit.
+const LONGEST_RETRY_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Publishes records atomically, under one fixed `transactional.id`.
 ///
@@ -36,6 +39,8 @@ const PUT_AWAY: Duration = Duration::from_millis(5);
 pub struct Writer {
     /// The first one commits next.
     turns: [Producer; 2],
+    /// A commit or abort that took longer may have been sent twice.
+    surely_sent_once: Duration,
 }
 
 /// The end of a transaction, and the writer for the next one.
@@ -58,25 +63,30 @@ impl Writer {
     /// and their open transactions are aborted. With a fixed id per store this happens at once after a crash. With a
     /// random id, the open transaction would block every `read_committed` reader until its timeout.
     pub fn open(client: &Client, transactional_id: &str) -> Result<Self, KafkaError> {
-        let turn = |number: u8| open(client, &format!("{transactional_id}-{number}"));
+        let backoff = retry_backoff(client.round_trip()?);
+        let turn = |number: u8| open(client, &format!("{transactional_id}-{number}"), backoff);
+        let surely_sent_once = transaction::surely_sent_once(backoff);
         // In this order, turn 0 first: the first commit is turn 0's, and claim.rs depends on it.
-        step(Step::Open, || Ok(Self { turns: [turn(0)?, turn(1)?] }))
+        step(Step::Open, || Ok(Self { turns: [turn(0)?, turn(1)?], surely_sent_once }))
     }
 
     /// Publishes the records in one transaction. Blocks for about ten seconds at most.
     pub fn commit(self, records: &[Record]) -> Finished {
-        self.run(Transaction::start(), records, &|_| true)
+        let start = Transaction::start(self.surely_sent_once);
+        self.run(start, records, &|_| true)
     }
 
     /// Publishes the records in one transaction. If `accept` returns false for their offsets, aborts it; then the
     /// outcome is [`Outcome::NotCommitted`] without an error.
     pub(crate) fn commit_if(self, records: &[Record], accept: &dyn Fn(&Acknowledged) -> bool) -> Finished {
-        self.run(Transaction::start(), records, accept)
+        let start = Transaction::start(self.surely_sent_once);
+        self.run(start, records, accept)
     }
 
     /// Writes the records in one transaction, and aborts it. The records take offsets and are never visible.
     pub(crate) fn abort(self, records: &[Record]) -> Finished {
-        self.run(Transaction::start_to_abort(), records, &|_| true)
+        let start = Transaction::start_to_abort(self.surely_sent_once);
+        self.run(start, records, &|_| true)
     }
 
     fn run(
@@ -85,7 +95,7 @@ impl Writer {
         records: &[Record],
         accept: &dyn Fn(&Acknowledged) -> bool,
     ) -> Finished {
-        let [producer, other] = self.turns;
+        let Self { turns: [producer, other], surely_sent_once } = self;
         let librdkafka = producer.librdkafka();
         let (mut error, mut acknowledged) = (None, Vec::new());
         loop {
@@ -99,7 +109,7 @@ impl Writer {
                 Action::Commit => step(Step::Commit, || librdkafka.commit_transaction(ANSWER)),
                 Action::Abort => step(Step::Abort, || librdkafka.abort_transaction(ANSWER)),
                 Action::Finish(Finish { outcome, reusable }) => {
-                    let writer = reusable.then_some(Self { turns: [other, producer] });
+                    let writer = reusable.then_some(Self { turns: [other, producer], surely_sent_once });
                     return Finished { outcome, writer, error, acknowledged };
                 }
             };
@@ -121,8 +131,14 @@ impl Writer {
     }
 }
 
-fn open(client: &Client, transactional_id: &str) -> Result<Producer, KafkaError> {
-    let producer = Producer::create(&client.transactional_producer(transactional_id))?;
+/// Returns the `retry.backoff.ms` for a link. A commit takes one round trip and the time of the broker. It must be well
+/// below the backoff: otherwise each commit costs its producer.
+fn retry_backoff(round_trip: Duration) -> Duration {
+    (round_trip * 5).clamp(RETRY_BACKOFF, LONGEST_RETRY_BACKOFF)
+}
+
+fn open(client: &Client, transactional_id: &str, retry_backoff: Duration) -> Result<Producer, KafkaError> {
+    let producer = Producer::create(&client.transactional_producer(transactional_id, retry_backoff))?;
     let librdkafka = producer.librdkafka();
     // librdkafka looks for the transaction coordinator at once only if it is connected to a broker whose id it knows;
     // otherwise it waits half a second. The first request learns the ids, the second one connects.
@@ -157,5 +173,16 @@ fn kind(error: &KafkaError) -> Fault {
         Fault::Fatal
     } else {
         Fault::Failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_link_has_a_long_retry_backoff() {
+        let backoff = |millis| retry_backoff(Duration::from_millis(millis)).as_millis();
+        assert_eq!([1, 100, 400, 60_000].map(backoff), [500, 500, 2000, 10_000]);
     }
 }

@@ -142,6 +142,7 @@ pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cl
         publication: publication(store, broker),
         cluster,
         publisher_confirmed: watch::Sender::new(false),
+        calls_allowed: watch::Sender::new(false),
         metrics: RelayMetrics::default(),
         spans: Spans::default(),
     };

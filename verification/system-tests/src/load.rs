@@ -116,6 +116,14 @@ pub(crate) fn place_once(url: &str, request_id: &str) -> anyhow::Result<String> 
     place(&agent(), url, request_id)
 }
 
+/// Returns the value of a metric without labels, or with any.
+pub(crate) fn metric(url: &str, name: &str) -> anyhow::Result<f64> {
+    let text = agent().get(url).call()?.body_mut().read_to_string()?;
+    let line = text.lines().find(|line| line.split(['{', ' ']).next() == Some(name));
+    let value = line.and_then(|line| line.rsplit(' ').next()).with_context(|| format!("{url} has no {name}"))?;
+    Ok(value.parse()?)
+}
+
 /// Places orders until `stop` is set, and ignores failures.
 pub(crate) fn place_until(url: &str, name: &str, stop: &AtomicBool) {
     let agent = agent();

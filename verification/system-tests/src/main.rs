@@ -27,6 +27,7 @@ mod second_process;
 mod security;
 mod services;
 mod shipping;
+mod slow_link;
 mod times;
 mod tools;
 mod world;
@@ -80,11 +81,12 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 13] = [
+const SCENARIOS: [(&str, &str, Scenario); 14] = [
     ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
     ("lost-tail", "logs that lose their newest records", lost_tail::run),
+    ("slow-link", "a link with a long round trip", slow_link::run),
     ("dead-letters", "dead letters and their replay", dead_letters::run),
     ("audit", "audits, and faults that are planted for them", audit::run),
     ("shipping", "the example service, which follows both topics", shipping::run),

@@ -7,9 +7,10 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -91,6 +92,8 @@ struct State {
     rules: Vec<Rule>,
     /// True if a rule was applied since the last call of [`Proxy::heal`].
     has_disturbed: bool,
+    /// The delay of every answer.
+    round_trip: Duration,
 }
 
 /// A running proxy. Its threads end with their connections, or with the process.
@@ -121,6 +124,11 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Delays every answer, as a link with this round trip does. Holds for connections that are opened later.
+    pub(crate) fn set_round_trip(&self, round_trip: Duration) {
+        self.change(|state| state.round_trip = round_trip);
     }
 
     /// Disturbs the next requests of a kind.
@@ -184,9 +192,19 @@ impl Proxy {
         let (mut answers, mut back) = (broker.try_clone()?, client.try_clone()?);
         let (answered, reset) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let (lost, is_reset) = (Arc::clone(&answered), Arc::clone(&reset));
+        let round_trip = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).round_trip;
+        let (queue, delayed) = mpsc::channel();
         thread::spawn(move || {
             // Forward complete answers only, so that an answer is lost as a whole.
             while let Ok(answer) = receive(&mut answers) {
+                if queue.send((Instant::now() + round_trip, answer)).is_err() {
+                    break;
+                }
+            }
+        });
+        thread::spawn(move || {
+            for (due, answer) in delayed {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
                 if !lost.load(Ordering::Relaxed) || send(&mut back, &answer).is_err() {
                     break;
                 }

@@ -8,7 +8,7 @@ use oncelog::{
         checkpoint::{Checkpoint, Publisher},
         claim::{Claim, Disagreement},
         published::{Found, Published},
-        transaction::{self, Action, Fault, Finish, Input, Outcome, SURELY_SENT_ONCE, Transaction},
+        transaction::{self, Action, Fault, Finish, Input, Outcome, Transaction},
     },
 };
 use uuid::Uuid;
@@ -103,6 +103,7 @@ pub enum Step {
 }
 
 const QUICK: Duration = Duration::ZERO;
+const SURELY_SENT_ONCE: Duration = transaction::surely_sent_once(Duration::from_millis(500));
 const SLOW: Duration = SURELY_SENT_ONCE.saturating_add(Duration::from_millis(1));
 
 impl Process {
@@ -278,7 +279,7 @@ impl Process {
     }
 
     fn begin(&mut self, last: Position, checkpoint: Option<Checkpoint>, claims: bool) {
-        let (mut transaction, mut action) = Transaction::start();
+        let (mut transaction, mut action) = Transaction::start(SURELY_SENT_ONCE);
         while matches!(action, Action::Begin | Action::Send) {
             action = transaction.next(Input { result: Ok(()), took: QUICK });
         }
