@@ -4,6 +4,7 @@
 //! and telemetry are the same for all services, and are implemented here.
 
 pub mod cli;
+mod refused;
 mod serve;
 mod service;
 
@@ -55,10 +56,20 @@ impl<S: Service> App<S> {
 
     async fn serve(config: Config<S>) -> Result<(), Failure> {
         let shutdown = stop::on_signals().map_err(Failure::configuration)?;
-        let listener = listener::bind(config.listen, "--listen").await?;
-        let store = open_store(&config)?;
         let cluster = serve::cluster(&config.kafka);
-        run(store, config, listener, cluster, shutdown).await
+        while !shutdown.is_cancelled() {
+            let listener = listener::bind(config.listen, "--listen").await?;
+            if let Some(reason) = refused::reason::<S>(&config.store) {
+                refused::serve(&config, reason, listener, &shutdown).await?;
+                continue;
+            }
+            let store = open_store(&config)?;
+            match run(store, config.clone(), listener, cluster.clone(), shutdown.clone()).await {
+                Err(failure) if refused::reason::<S>(&config.store).is_some() => tracing::debug!("{failure}"),
+                result => return result,
+            }
+        }
+        Ok(())
     }
 
     async fn command(command: Command<S>) -> Result<(), Failure> {

@@ -88,6 +88,12 @@ pub enum CallError {
     /// The store cannot write. The call may or may not have had its effect.
     #[error("the service cannot write at the moment; only a repeat with the same request_id is safe")]
     Unavailable,
+    /// The store is refused until an operator has settled why.
+    #[error("the service refuses to continue: {reason}")]
+    Refused {
+        /// The reason of the refusal.
+        reason: String,
+    },
     /// The service is stopping. Nothing was done.
     #[error("the service is stopping; call again")]
     Stopping,
@@ -244,6 +250,7 @@ impl CallError {
             Self::Method => (Code::Unimplemented, StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Overloaded => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "OVERLOADED"),
             Self::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
+            Self::Refused { .. } => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STORE_REFUSED"),
             Self::Stopping => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STOPPING"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
             Self::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
@@ -251,7 +258,7 @@ impl CallError {
     }
 
     fn is_worth_a_retry(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::Unavailable | Self::Stopping)
+        matches!(self, Self::Overloaded | Self::Unavailable | Self::Refused { .. } | Self::Stopping)
     }
 
     /// Converts the error to a gRPC status. `domain` is the service's name, for `ErrorInfo`.

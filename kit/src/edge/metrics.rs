@@ -61,6 +61,7 @@ impl Metrics {
         more: impl FnOnce(&mut Registry),
     ) -> Self {
         let mut registry = Registry::default();
+        register_refused(&mut registry, false);
         let mut metrics = Self {
             store: store.clone(),
             relay: RelayMetrics::default(),
@@ -165,10 +166,7 @@ impl Metrics {
         Router::new().route(
             "/metrics",
             get(async move || match metrics.text().await {
-                Ok(text) => {
-                    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                    ([(header::CONTENT_TYPE, open_metrics)], text).into_response()
-                }
+                Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
                 Err(error) => CallError::from(error).into_response(),
             }),
         )
@@ -207,4 +205,21 @@ fn as_gauge(count: u64) -> i64 {
 
 fn age(time: SystemTime) -> Duration {
     time.elapsed().unwrap_or(Duration::ZERO)
+}
+/// The content type of `/metrics`.
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Returns the metrics of a service whose store is refused, as text.
+pub(super) fn of_a_refused_store() -> String {
+    let mut registry = Registry::default();
+    register_refused(&mut registry, true);
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("a string takes everything");
+    text
+}
+
+fn register_refused(registry: &mut Registry, is_refused: bool) {
+    let refused = Gauge::<i64>::default();
+    refused.set(i64::from(is_refused));
+    registry.register("event_store_refused", "1 if the store is refused until `reconcile` lifts the refusal", refused);
 }

@@ -11,6 +11,7 @@ pub(crate) mod listener;
 pub(crate) mod message_json;
 pub(crate) mod metrics;
 pub(crate) mod page;
+pub(crate) mod refused;
 pub(crate) mod tls;
 
 pub use self::{

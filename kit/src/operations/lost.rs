@@ -62,7 +62,8 @@ impl<'a> Stored<'a> {
 pub(super) struct Lost {
     /// The position and the partition of each, in the order of the store.
     pub(super) events: Vec<(Position, usize)>,
-    partitions: i32,
+    /// The number of partitions of the topic.
+    pub(super) partitions: i32,
     /// The position of the last record of each partition.
     last: Vec<Position>,
 }

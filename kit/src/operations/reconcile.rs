@@ -134,6 +134,11 @@ impl Situation {
         let noted = publication.published()?.filter(|_| is_this_cluster).unwrap_or_default();
         let through = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position).max(noted.through);
         let (published, lost) = Replay::<T>::new(publication, head).compare(through)?;
+        let expected = publication.first_partitions()?.filter(|_| is_this_cluster);
+        if let Some(expected) = expected.filter(|expected| *expected != lost.partitions.to_string()) {
+            let (topic, actual) = (&publication.topic.name, lost.partitions);
+            return Err(ReconcileError::Contradiction(format!("{topic} has {actual} partitions and had {expected}")));
+        }
         if published > head && !lost.events.is_empty() {
             return Err(ReconcileError::Contradiction(format!(
                 "the store ends at {head}, the topic at {published}, and the topic has lost events before that"
@@ -199,13 +204,22 @@ fn settle<T: ReadTable>(
     if checkpoint.is_some_and(|checkpoint| checkpoint.position < published) {
         writeln!(out, "the checkpoint is behind the topic; the service corrects it when it starts")?;
     }
+    let refusal = publication.store.refusal_blocking()?;
+    if args.apply {
+        publication.store.lift_refusal_blocking()?;
+    }
     let agree = checkpoint.is_some() && published <= head && lost.events.is_empty();
     if agree {
         writeln!(out, "store and cluster agree; {} events are yet to be published", head.0 - published.0)?;
+        match refusal {
+            Some(reason) if args.apply => writeln!(out, "the refusal is lifted: {reason}")?,
+            Some(reason) => writeln!(out, "the store is refused; to lift the refusal, add --apply: {reason}")?,
+            None => {}
+        }
     } else if args.apply {
-        writeln!(out, "done; the service can be started")?;
+        writeln!(out, "done; the service continues, or can be started")?;
     } else {
-        writeln!(out, "nothing was changed; to make the change, stop the service and add --apply")?;
+        writeln!(out, "nothing was changed; to make the change, add --apply")?;
     }
     Ok(())
 }

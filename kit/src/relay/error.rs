@@ -57,6 +57,21 @@ pub enum RelayError {
     Read(#[from] ReadError),
 }
 
+impl RelayError {
+    /// Returns true if the refusal is about the store and the cluster, and not about this process. It is stored, and
+    /// survives restarts.
+    pub(super) fn is_about_the_store(&self) -> bool {
+        match self {
+            Self::StoreBehind { .. }
+            | Self::CheckpointMissing { .. }
+            | Self::TopicLost { .. }
+            | Self::TailLost { .. }
+            | Self::PartitionsChanged { .. } => true,
+            Self::TakenOver { .. } | Self::NotEmbedded { .. } | Self::Read(_) => false,
+        }
+    }
+}
+
 /// The end of a session with the cluster.
 pub(super) enum SessionEnd {
     /// The relay must stop.

@@ -109,7 +109,13 @@ impl Relay {
             self.allow_calls_if_the_cluster_is_away(&end);
             match end {
                 SessionEnd::Stop => return Ok(()),
-                SessionEnd::Refused(error) => return Err(error),
+                SessionEnd::Refused(error) => {
+                    if error.is_about_the_store() {
+                        // If this fails, the next start is refused for the same reason.
+                        let _ = self.publication.store.refuse_blocking(&error.to_string());
+                    }
+                    return Err(error);
+                }
                 SessionEnd::WriterRetired => {}
                 SessionEnd::Kafka(error) => backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => backoff.wait(stop, &error),

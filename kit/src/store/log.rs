@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::SystemTime};
 use crate::{
     event::{Event, Position, StreamId},
     store::{
+        REFUSAL_FACT,
         commit::TopicPartition,
         error::{OpenError, ReadError},
         location::{Location, StoreId, StoreIdentity},
@@ -43,6 +44,11 @@ impl Log {
     /// Returns a fact that is stored for the service.
     pub fn fact(&self, key: &str) -> Result<Option<String>, ReadError> {
         self.readers.read(|connection| facts::get(connection, key))
+    }
+
+    /// Returns why the store is refused, if it is.
+    pub fn refusal(&self) -> Result<Option<String>, ReadError> {
+        self.fact(REFUSAL_FACT)
     }
 
     /// Returns the path of the store with this ending. It is on the same disk.

@@ -50,6 +50,9 @@ const QUEUE: usize = 4096;
 /// default.
 const LIST_BYTES: usize = 1024 * 1024;
 
+/// The fact that says why the store is refused.
+const REFUSAL_FACT: &str = "refusal";
+
 /// An open store. Clones share it; it closes when the last one is dropped.
 #[derive(Clone)]
 pub struct Store {
@@ -214,6 +217,21 @@ impl Store {
     /// Returns a fact that is stored for the service, such as the number of partitions of its topic.
     pub fn fact_blocking(&self, key: &str) -> Result<Option<String>, ReadError> {
         self.read_blocking(|connection| facts::get(connection, key))
+    }
+
+    /// Stores that the store is refused, and why. The refusal survives restarts.
+    pub(crate) fn refuse_blocking(&self, reason: &str) -> Result<(), CommitError> {
+        self.set_fact_blocking(REFUSAL_FACT, reason)
+    }
+
+    /// Returns why the store is refused.
+    pub(crate) fn refusal_blocking(&self) -> Result<Option<String>, ReadError> {
+        self.fact_blocking(REFUSAL_FACT)
+    }
+
+    /// Lifts the refusal of the store, if there is one.
+    pub(crate) fn lift_refusal_blocking(&self) -> Result<(), CommitError> {
+        self.remove_fact_blocking(REFUSAL_FACT)
     }
 
     /// Stores a fact.

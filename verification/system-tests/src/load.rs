@@ -116,6 +116,12 @@ pub(crate) fn place_once(url: &str, request_id: &str) -> anyhow::Result<String> 
     place(&agent(), url, request_id)
 }
 
+/// Returns the status and the body of an answer.
+pub(crate) fn get(url: &str) -> anyhow::Result<(u16, String)> {
+    let mut answer = agent().get(url).config().http_status_as_error(false).build().call()?;
+    Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+}
+
 /// Returns the value of a metric without labels, or with any.
 pub(crate) fn metric(url: &str, name: &str) -> anyhow::Result<f64> {
     let text = agent().get(url).call()?.body_mut().read_to_string()?;

@@ -119,7 +119,6 @@ impl Case<'_> {
         ensure!(code == Some(0) && said.contains("to be published again"), "{code:?}: {said}");
         let (code, said) = self.service.subcommand(&["reconcile", "--apply", "--kafka-brokers", &self.brokers])?;
         ensure!(code == Some(0) && said.contains("they are published again"), "{code:?}: {said}");
-        self.service.start_again()?;
         self.reader.wait_for(&self.brokers, TOPIC, &self.expected)?;
         let again = self.reader.read(&self.brokers, TOPIC)?;
         let is_new = |record: &&Record| before.iter().all(|known| known.id != record.id);

@@ -77,21 +77,26 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
 
     kafka.delete_topic(TOPIC)?;
     service.start_again()?;
-    service.expect_refusal("the topic order-events is gone")?;
+    let gone = "the topic order-events is gone";
+    service.expect_refusal(gone)?;
+    let (code, said) = service.subcommand(&["reconcile", "--apply", "--kafka-brokers", &brokers])?;
+    ensure!(code == Some(69) && said.contains("order-events has 0 partitions and had 1"), "{code:?}: {said}");
+    service.expect_refusal_after_restart(gone)?;
+    service.stop()?;
     println!("    a topic that was deleted: refused, and not created again");
 
     let other = Kafka::start(jars, &second)?;
     let other_brokers = other.address();
     let mut moved = Service::start(programs, &home, &other_brokers, Kind::Orders, &[])?;
-    moved.expect_refusal(missing)?;
-    settle(&mut moved, &other_brokers, missing, "it is published from its beginning")?;
+    moved.expect_refusal(gone)?; // until the operator has confirmed the other cluster
+    settle(&mut moved, &other_brokers, gone, "it is published from its beginning")?;
     reader.wait_for(&other_brokers, TOPIC, &expected)?;
     println!("    another cluster: refused; published there from the beginning");
 
     other.add_partitions(TOPIC, 4)?;
     let deadline = Instant::now() + PATIENCE;
     let mut late = 0;
-    while moved.check().is_ok() {
+    while load::get(&moved.url("readyz"))?.0 == 200 {
         ensure!(Instant::now() < deadline, "the service does not notice the added partition");
         let _ = load::place_once(&moved.orders_url(), &format!("late-{late}"));
         late += 1;
@@ -106,16 +111,16 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     Ok(vec![("refusals", (compared, findings))])
 }
 
-/// Runs `reconcile`, first without and then with `--apply`, and starts the service again. In between, a call to the
-/// refused service must fail: an order that such a store accepts could not be reconciled with the published events.
+/// Runs `reconcile`, first without and then with `--apply`, and waits until the service continues. Until then the refusal
+/// survives a restart, and a call must fail: an order that such a store accepts could not be reconciled with the
+/// published events.
 fn settle(service: &mut Service, brokers: &str, why: &str, what: &str) -> anyhow::Result<()> {
     let (code, said) = service.subcommand(&["reconcile", "--kafka-brokers", brokers])?;
     ensure!(code == Some(0) && said.contains("nothing was changed"), "{code:?}: {said}");
-    service.start_again()?;
+    service.expect_refusal_after_restart(why)?;
     let taken = load::place_once(&service.orders_url(), "while-it-is-refused");
     ensure!(taken.is_err(), "a refused store has accepted an order: {taken:?}\n{}", service.last_lines());
-    service.expect_refusal(why)?;
     let (code, said) = service.subcommand(&["reconcile", "--apply", "--kafka-brokers", brokers])?;
     ensure!(code == Some(0) && said.contains(what), "{code:?}: {said}");
-    service.start_again()
+    service.wait_for_line(&["the refusal was lifted"])
 }

@@ -32,7 +32,7 @@ type Grants<'a> = &'a [(&'a str, &'a str, &'a [&'a str])];
 const OWN_TOPIC: &[&str] = &["Create", "Describe", "DescribeConfigs", "Write"];
 
 const ORDER_SERVICE: Grants<'_> = &[
-    ("--topic", "order-events", OWN_TOPIC),
+    ("--topic", "order-events", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
     ("--topic", "order-service.checkpoints", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
     ("--topic", "order-service.dead-letters", OWN_TOPIC),
     ("--topic", "order-service.retries", &["Create", "Describe", "DescribeConfigs", "Read"]),
@@ -42,7 +42,7 @@ const ORDER_SERVICE: Grants<'_> = &[
 ];
 
 const PAYMENT_SERVICE: Grants<'_> = &[
-    ("--topic", "payment-events", OWN_TOPIC),
+    ("--topic", "payment-events", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
     ("--topic", "payment-service.checkpoints", &["Create", "Describe", "DescribeConfigs", "Write", "Read"]),
     ("--topic", "payment-service.dead-letters", OWN_TOPIC),
     ("--topic", "payment-service.retries", &["Create", "Describe", "DescribeConfigs", "Read"]),

@@ -253,11 +253,53 @@ impl Service {
         load::place_some(&self.orders_url(), (0..count).map(|number| format!("{name}-{number}")))
     }
 
-    /// Waits until the process ends with a refusal, and expects exactly one logged error, with this reason.
-    pub(crate) fn expect_refusal(&mut self, reason: &str) -> anyhow::Result<()> {
+    /// Waits until the process ends because a part of it cannot continue, and expects exactly one logged error, with
+    /// this reason.
+    pub(crate) fn expect_end(&mut self, reason: &str) -> anyhow::Result<()> {
         let code = self.wait_until_it_ends()?;
+        ensure!(code == Some(70), "the process ended with {code:?}:\n{}", self.last_lines());
+        self.expect_one_error(reason)
+    }
+
+    /// Waits until the service refuses its store for this reason, and expects exactly one logged error. The process goes
+    /// on: it is not ready, and refuses calls with the reason.
+    pub(crate) fn expect_refusal(&mut self, reason: &str) -> anyhow::Result<()> {
+        self.wait_until_it_refuses(reason)?;
+        self.expect_one_error(reason)?;
+        self.expect_a_refused_call(reason)
+    }
+
+    /// Stops a service that refuses its store, starts it again, and expects that it still refuses the store.
+    pub(crate) fn expect_refusal_after_restart(&mut self, reason: &str) -> anyhow::Result<()> {
+        self.restart()?;
+        self.wait_until_it_refuses(reason)?;
+        self.expect_a_refused_call(reason)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
+    fn wait_until_it_refuses(&mut self, reason: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.check()?;
+            let (status, text) = load::get(&self.url("readyz")).unwrap_or_default();
+            if status == 503 && text.contains(reason) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{status}: {text}\n{}", self.last_lines());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn expect_a_refused_call(&self, reason: &str) -> anyhow::Result<()> {
+        let (status, text) = load::get(&self.url("orders"))?;
+        ensure!(status == 503 && text.contains("STORE_REFUSED") && text.contains(reason), "{status}: {text}");
+        let refused = load::metric(&self.url("metrics"), "event_store_refused")?;
+        ensure!(refused == 1.0, "the metric is {refused}");
+        Ok(())
+    }
+
+    fn expect_one_error(&self, reason: &str) -> anyhow::Result<()> {
         let log = self.last_lines();
-        ensure!(code == Some(70), "the process ended with {code:?}:\n{log}");
         let last_start = log.lines().rev().take_while(|line| !line.contains("starting"));
         let errors: Vec<_> = last_start.filter(|line| line.contains("ERROR")).collect();
         ensure!(errors.len() == 1 && errors[0].contains(reason), "expected one logged error with {reason:?}:\n{log}");

@@ -1,0 +1,80 @@
+//! Keeps a service up whose store is refused. The process answers calls with the reason, and is not ready. It keeps the
+//! store closed, so that `reconcile` can open it, and continues once the refusal is lifted.
+//!
+//! If the process ended instead, a supervisor that restarts every process would hide the refusal.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::net::TcpListener;
+
+use super::{Config, Service, serve};
+use crate::{
+    edge::{
+        connections::{self, Audience, Settings},
+        guard::Guard,
+        listener, refused,
+        tls::Tls,
+    },
+    runtime::{
+        failure::Failure,
+        stop::{Shutdown, Stop},
+        supervisor::Supervisor,
+    },
+    store::{Location, Log},
+};
+
+/// The interval at which the store is checked for its refusal.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Returns why the store is refused. A store that cannot be read now counts as not refused: opening it says why.
+pub(super) fn reason<S: Service>(store: &Location) -> Option<String> {
+    Log::open(store, serve::identity::<S>()).ok()?.refusal().ok()?
+}
+
+/// Answers calls with the reason until the refusal is lifted or a shutdown is requested.
+pub(super) async fn serve<S: Service>(
+    config: &Config<S>,
+    reason: String,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    tracing::info!(service = S::INFO.name, listen = %config.listen, "starting with the store closed");
+    tracing::error!("calls are refused until `{} reconcile` has settled this: {reason}", S::INFO.name);
+    let routes = refused::routes(reason, S::INFO.grpc_service, S::INFO.name).await;
+    let guard = Guard { service: S::INFO.name, is_loopback: config.listen.ip().is_loopback() };
+    let callers = Settings { audience: Audience::Callers(guard), idle_timeout: config.callers.idle_timeout };
+    let probes = Settings { audience: Audience::Probes, ..callers };
+    let tls = Tls::open(&config.callers.tls)?;
+    let ops = match config.callers.ops_listen {
+        Some(address) => Some(listener::bind(address, "--ops-listen").await?),
+        None => None,
+    };
+    let until = shutdown.child_token();
+    let (store, lifted) = (config.store.clone(), until.clone());
+    let mut parts = Supervisor::new(until);
+    parts.task("refusal", |stop| wait_until_lifted::<S>(store, lifted, stop));
+    if let Some(listener) = ops {
+        let routes = routes.clone();
+        parts.task("ops listener", |stop| connections::serve(listener, routes, None, probes, stop));
+    }
+    parts.task("listener", |stop| connections::serve(listener, routes, tls, callers, stop));
+    parts.run().await?;
+    if !shutdown.is_cancelled() {
+        tracing::info!("the refusal was lifted");
+    }
+    Ok(())
+}
+
+async fn wait_until_lifted<S: Service>(store: Location, lifted: Shutdown, stop: Stop) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = stop.requested() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let store = store.clone();
+        let reason = tokio::task::spawn_blocking(move || reason::<S>(&store)).await;
+        if matches!(reason, Ok(None)) {
+            lifted.cancel();
+        }
+    }
+}
