@@ -70,6 +70,7 @@ impl Config {
             listen: self.listen,
             store: Location::sqlite(self.data_dir.join("orders.db")),
             service: NoArgs {},
+            new_store: None,
             callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }
@@ -84,6 +85,7 @@ impl Config {
                 gateway_latency: Duration::ZERO,
                 gateway_key_memory: self.gateway_key_memory,
             },
+            new_store: None,
             callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(kafka, crate::PARTITIONS),
         }

@@ -43,6 +43,7 @@ async fn main() -> Result<(), Failure> {
         listen: address,
         store: Location::sqlite(directory.path().join("orders.db")),
         service: NoArgs {},
+        new_store: None,
         callers: ListenArgs::default(),
         kafka: KafkaArgs::of_embedded("127.0.0.1:9".parse()?, 3),
     };

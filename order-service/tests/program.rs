@@ -18,13 +18,17 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }
 
-/// Starts the program on a store in the directory, by `sh`, after the shell commands in `before`.
+/// Starts the program on a store in the directory, by `sh`, after the shell commands in `before`. Its broker is away. On
+/// an embedded broker, a new store takes calls all the same.
 fn start(directory: &TempDir, before: &str) -> Program {
     let (address, nobody) = (free_address(), free_address());
     let program = env!("CARGO_BIN_EXE_order-service");
     let process = Command::new("sh")
         .arg("-c")
-        .arg(format!("{before} exec {program} --listen {address} --kafka-brokers {nobody} --store sqlite:orders.db"))
+        .arg(format!(
+            "{before} exec {program} --listen {address} --kafka-embedded \
+             --kafka-brokers {nobody} --store sqlite:orders.db"
+        ))
         .current_dir(directory.path())
         .stderr(Stdio::piped())
         .spawn()

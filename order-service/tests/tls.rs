@@ -63,7 +63,7 @@ impl Drop for Program {
 
 fn command(directory: &Path, address: SocketAddr, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_order-service"));
-    command.args(["--listen", &address.to_string(), "--kafka-brokers", "127.0.0.1:9"]).args(flags);
+    command.args(["--listen", &address.to_string(), "--kafka-embedded", "--kafka-brokers", "127.0.0.1:9"]).args(flags);
     command.current_dir(directory).stderr(Stdio::piped());
     command
 }

@@ -16,7 +16,7 @@ use crate::{
         reconcile::ReconcileArgs,
     },
     runtime::failure::Failure,
-    store::Location,
+    store::{Location, StoreId},
 };
 
 const AFTER_ABOUT: &str = "Without a subcommand, the service runs. It waits for Kafka and for topics that are missing.";
@@ -50,6 +50,10 @@ pub struct Config<S: Service> {
     #[arg(long, env, default_value = S::INFO.store, value_name = "URL")]
     pub store: Location,
 
+    /// Begin a new store although the topic has events of this other store
+    #[arg(long, env, value_name = "ID")]
+    pub new_store: Option<StoreId>,
+
     /// The service's own flags.
     #[command(flatten)]
     pub service: S::Args,
@@ -65,10 +69,11 @@ pub struct Config<S: Service> {
 
 impl<S: Service> Clone for Config<S> {
     fn clone(&self) -> Self {
-        let Self { listen, store, service, callers, kafka } = self;
+        let Self { listen, store, new_store, service, callers, kafka } = self;
         Self {
             listen: *listen,
             store: store.clone(),
+            new_store: *new_store,
             service: service.clone(),
             callers: callers.clone(),
             kafka: kafka.clone(),

@@ -57,6 +57,7 @@ impl<S: Service> App<S> {
     async fn serve(config: Config<S>) -> Result<(), Failure> {
         let shutdown = stop::on_signals().map_err(Failure::configuration)?;
         let cluster = serve::cluster(&config.kafka);
+        refused::lift_if_new(&config)?;
         while !shutdown.is_cancelled() {
             let listener = listener::bind(config.listen, "--listen").await?;
             if let Some(reason) = refused::reason::<S>(&config.store) {
@@ -78,9 +79,11 @@ impl<S: Service> App<S> {
         match command {
             Command::Log { store, stream, log } => log::show(&open_log(&store.store)?, S::TOPIC, stream.stream, &log),
             Command::Reconcile { store, reconcile, kafka } => {
-                let table = S::Table::source();
-                let store = Store::open(&store.store, identity, table).map_err(Failure::configuration)?;
-                reconcile::run::<S::Table>(serve::publication::<S>(&store, &kafka)?, reconcile).await
+                let open = move || {
+                    let opened = Store::open(&store.store, identity, S::Table::source());
+                    serve::publication::<S>(&opened.map_err(Failure::configuration)?, &kafka)
+                };
+                reconcile::run::<S::Table>(open, reconcile).await
             }
             Command::Audit { store, extra, audit: args, kafka } => {
                 let audit = Audit::<S::Domain> {

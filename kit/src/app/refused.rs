@@ -11,10 +11,10 @@ use super::{Config, Service, serve};
 use crate::{
     edge::{
         connections::{self, Audience, Settings},
-        guard::Guard,
         listener, refused,
         tls::Tls,
     },
+    event::Position,
     runtime::{
         failure::Failure,
         stop::{Shutdown, Stop},
@@ -31,6 +31,17 @@ pub(super) fn reason<S: Service>(store: &Location) -> Option<String> {
     Log::open(store, serve::identity::<S>()).ok()?.refusal().ok()?
 }
 
+/// Lifts the refusal of a store that is empty. It can only be that of a new store, and `--new-store` says to begin it.
+pub(super) fn lift_if_new<S: Service>(config: &Config<S>) -> Result<(), Failure> {
+    if config.new_store.is_some() && reason::<S>(&config.store).is_some() {
+        let store = serve::open_store(config)?;
+        if *store.head().borrow() == Position::START {
+            store.lift_refusal_blocking().map_err(Failure::configuration)?;
+        }
+    }
+    Ok(())
+}
+
 /// Answers calls with the reason until the refusal is lifted or a shutdown is requested.
 pub(super) async fn serve<S: Service>(
     config: &Config<S>,
@@ -41,8 +52,7 @@ pub(super) async fn serve<S: Service>(
     tracing::info!(service = S::INFO.name, listen = %config.listen, "starting with the store closed");
     tracing::error!("calls are refused until `{} reconcile` has settled this: {reason}", S::INFO.name);
     let routes = refused::routes(reason, S::INFO.grpc_service, S::INFO.name).await;
-    let guard = Guard { service: S::INFO.name, is_loopback: config.listen.ip().is_loopback() };
-    let callers = Settings { audience: Audience::Callers(guard), idle_timeout: config.callers.idle_timeout };
+    let callers = serve::callers(config);
     let probes = Settings { audience: Audience::Probes, ..callers };
     let tls = Tls::open(&config.callers.tls)?;
     let ops = match config.callers.ops_listen {

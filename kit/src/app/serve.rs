@@ -10,6 +10,7 @@ use crate::{
     aggregate::{ReadTable as _, Streams},
     edge::{
         connections::{self, Audience, Settings},
+        gate,
         guard::Guard,
         health::Health,
         listener,
@@ -77,6 +78,12 @@ pub async fn run<S: Service>(
     result
 }
 
+/// Returns the settings of the listener for callers.
+pub(super) fn callers<S: Service>(config: &Config<S>) -> Settings {
+    let guard = Guard { service: S::INFO.name, is_loopback: config.listen.ip().is_loopback() };
+    Settings { audience: Audience::Callers(guard), idle_timeout: config.callers.idle_timeout }
+}
+
 /// All parts of a service, before they are started.
 struct Assembled<S: Service> {
     health: Health,
@@ -96,6 +103,7 @@ struct Assembled<S: Service> {
 async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster) -> Result<Assembled<S>, Failure> {
     let spans = Spans::from_env(S::INFO.name)?;
     let publication = publication::<S>(&store, &config.kafka)?;
+    let callers = callers(&config);
     let (confirm, publisher_confirmed) = watch::channel(false);
     let (allow, calls_allowed) = watch::channel(false);
     let Parts { grpc, http, dependencies, metrics: own_metrics, before_listener, after_inbox } = S::start(Context {
@@ -109,12 +117,9 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
     let topics = follows.iter().map(|follow| follow.topic);
     let register = |registry: &mut _| own_metrics.into_iter().for_each(|register| register(registry));
     let metrics = Metrics::new(&store, S::TOPIC.name, topics, register);
-    let health = Health::new(&store, S::INFO.grpc_service, !follows.is_empty());
-    let add = |health: Health, (name, silence)| health.with_dependency(name, silence);
-    let health = dependencies.into_iter().fold(health, add);
+    let health = Health::new(&store, S::INFO.grpc_service, !follows.is_empty()).with_dependencies(dependencies);
     let routes = listener::routes(grpc, S::TOPIC.descriptors, http, S::INFO.name, &health, &metrics);
-    let guard = Guard { service: S::INFO.name, is_loopback: config.listen.ip().is_loopback() };
-    let callers = Settings { audience: Audience::Callers(guard), idle_timeout: config.callers.idle_timeout };
+    let routes = gate::hold(routes, calls_allowed.clone(), S::INFO.name);
     let tls = Tls::open(&config.callers.tls)?;
     let ops = match config.callers.ops_listen {
         Some(address) => Some((listener::bind(address, "--ops-listen").await?, listener::ops(&health, &metrics))),
@@ -137,6 +142,7 @@ async fn assemble<S: Service>(store: Store, config: Config<S>, cluster: Cluster)
         cluster,
         publisher_confirmed: confirm,
         calls_allowed: allow,
+        replaces: config.new_store,
         metrics: metrics.relay.clone(),
         spans: spans.clone(),
     };
@@ -164,14 +170,11 @@ impl<S: Service> Assembled<S> {
         let Self { health, metrics, routes, tls, ops, inbox, relay, calls_allowed, spans, callers, .. } = self;
         let probes = Settings { audience: Audience::Probes, ..callers };
         let mut service = Supervisor::new(shutdown);
-        service.task("health", |stop| health.run(metrics, stop));
+        service.task("health", |stop| health.run(metrics, calls_allowed, stop));
         for part in self.before_listener {
             service.task(part.name, part.run);
         }
-        service.task("listener", |stop| async move {
-            listener::wait_until_allowed(calls_allowed, &stop).await;
-            connections::serve(listener, routes, tls, callers, stop).await
-        });
+        service.task("listener", |stop| connections::serve(listener, routes, tls, callers, stop));
         if let Some((listener, routes)) = ops {
             service.task("ops listener", |stop| connections::serve(listener, routes, None, probes, stop));
         }

@@ -88,6 +88,9 @@ pub enum CallError {
     /// The store cannot write. The call may or may not have had its effect.
     #[error("the service cannot write at the moment; only a repeat with the same request_id is safe")]
     Unavailable,
+    /// The store was not compared with the cluster yet. Nothing was done.
+    #[error("the service has not reached its Kafka cluster yet; nothing was done, try again")]
+    NotConnected,
     /// The store is refused until an operator has settled why.
     #[error("the service refuses to continue: {reason}")]
     Refused {
@@ -250,6 +253,7 @@ impl CallError {
             Self::Method => (Code::Unimplemented, StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Overloaded => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, "OVERLOADED"),
             Self::Unavailable => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
+            Self::NotConnected => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "NOT_CONNECTED"),
             Self::Refused { .. } => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STORE_REFUSED"),
             Self::Stopping => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "STOPPING"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
@@ -258,7 +262,10 @@ impl CallError {
     }
 
     fn is_worth_a_retry(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::Unavailable | Self::Refused { .. } | Self::Stopping)
+        matches!(
+            self,
+            Self::Overloaded | Self::Unavailable | Self::NotConnected | Self::Refused { .. } | Self::Stopping
+        )
     }
 
     /// Converts the error to a gRPC status. `domain` is the service's name, for `ErrorInfo`.

@@ -1,7 +1,8 @@
 //! Health checks, with the same answer over gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`).
 //!
 //! The service is ready while the store can write and the backlog of unpublished events is not too large. It is not
-//! ready once it is stopping. Kafka does not matter, because calls are answered without it. A stuck relay or inbox is
+//! ready before calls are allowed, and once it is stopping. After that Kafka does not matter, because calls are answered
+//! without it. A stuck relay or inbox is
 //! reported under its own name in gRPC's health, `relay` or `inbox`. It needs an operator, but does not affect callers.
 
 use std::{
@@ -79,16 +80,15 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Creates the health of a service. It is ready from the start, because an open store can write until it fails to.
+    /// Creates the health of a service. It is not ready before [`run`](Self::run) says so.
     pub(crate) fn new(store: &Store, name: &'static str, has_inbox: bool) -> Self {
-        let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(true));
+        let (reporter, ready) = (HealthReporter::new(), watch::Sender::new(false));
         Self { reporter, name, store: store.writable(), ready, others: Vec::new(), has_inbox }
     }
 
-    /// Adds a dependency. Its name is not serving once it has not answered for a minute.
-    pub(crate) fn with_dependency(mut self, name: &'static str, silence: Silence) -> Self {
-        self.others.push((name, silence));
-        self
+    /// Adds dependencies. The name of each is not serving once it has not answered for a minute.
+    pub(crate) fn with_dependencies(self, others: Vec<(&'static str, Silence)>) -> Self {
+        Self { others, ..self }
     }
 
     /// Returns the gRPC service `grpc.health.v1.Health`.
@@ -107,7 +107,12 @@ impl Health {
     }
 
     /// Keeps the health up to date until a stop is requested.
-    pub(crate) async fn run(mut self, metrics: Metrics, stop: Stop) -> Result<(), Infallible> {
+    pub(crate) async fn run(
+        mut self,
+        metrics: Metrics,
+        mut calls_allowed: watch::Receiver<bool>,
+        stop: Stop,
+    ) -> Result<(), Infallible> {
         let mut told = None;
         let (mut progress, mut unreadable_since) = (Progress::default(), None);
         loop {
@@ -116,7 +121,7 @@ impl Health {
                 Err(_) => unreadable_since = unreadable_since.or_else(|| Some(Instant::now())),
             }
             let is_readable = unreadable_since.is_none_or(|since| since.elapsed() < UNREADABLE);
-            let works = *self.store.borrow_and_update() && is_readable;
+            let works = *self.store.borrow_and_update() && is_readable && *calls_allowed.borrow_and_update();
             let states = States::of(stop.is_requested(), works, progress);
             let others: Vec<_> = self.others.iter().map(|(name, silence)| (*name, silence.lasts() < STUCK)).collect();
             if told.as_ref() != Some(&(states, others.clone())) {
@@ -129,6 +134,7 @@ impl Health {
             tokio::select! {
                 () = stop.requested() => {}
                 Ok(()) = self.store.changed() => {}
+                Ok(()) = calls_allowed.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }

@@ -8,13 +8,13 @@ use axum::{
     response::IntoResponse as _,
 };
 use clap::Args;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use crate::{
     edge::{call_error::CallError, deadline, guard::is_grpc, health::Health, metrics::Metrics, tls::TlsArgs},
-    runtime::{failure::Failure, stop::Stop},
+    runtime::failure::Failure,
 };
 
 /// The largest request, in bytes. Every valid request is far smaller.
@@ -94,17 +94,4 @@ pub(crate) fn routes(
             CallError::NoRoute.into_response()
         }
     })
-}
-
-/// Waits until calls may be answered; callers may connect meanwhile. If an older copy of the store took calls, its new
-/// events would contradict those that the newer copy has published.
-pub(crate) async fn wait_until_allowed(mut calls_allowed: watch::Receiver<bool>, stop: &Stop) {
-    tokio::select! {
-        () = stop.requested() => {}
-        closed = async { calls_allowed.wait_for(|allowed| *allowed).await.is_err() } => {
-            if closed {
-                stop.requested().await; // the relay has refused the store, and the service is about to stop
-            }
-        }
-    }
 }

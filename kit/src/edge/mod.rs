@@ -4,6 +4,7 @@ mod bodies;
 pub(crate) mod call_error;
 pub(crate) mod connections;
 mod deadline;
+pub(crate) mod gate;
 pub(crate) mod guard;
 pub(crate) mod health;
 mod json;

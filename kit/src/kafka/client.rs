@@ -242,6 +242,22 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
 }
 
+/// Returns true if the cluster has denied a request. An operator has to grant a permission, or to correct a password.
+pub(crate) fn is_denied(error: &KafkaError) -> bool {
+    let code = if let KafkaError::AdminOp(code) = error { Some(*code) } else { error.rdkafka_error_code() };
+    matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+        )
+    )
+}
+
 /// Returns true if an error says more than that a connection was lost.
 fn is_telling(error: &KafkaError) -> bool {
     !matches!(

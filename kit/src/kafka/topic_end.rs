@@ -48,12 +48,12 @@ impl<'a> TopicEnds<'a> {
         Ok(Self { client, consumer: client::create(&config)? })
     }
 
-    /// Returns the end of each partition, with the newest record whose `ce_source` is `source`. Where `since` has an
+    /// Returns the end of each partition, with the newest record whose `ce_source` is wanted. Where `since` has an
     /// offset, looks only at the records from there on.
     pub(crate) fn read(
         &self,
         topic: &str,
-        source: &str,
+        is_wanted: &dyn Fn(&str) -> bool,
         since: &dyn Fn(i32) -> Option<i64>,
     ) -> Result<Vec<PartitionEnd>, KafkaError> {
         let Self { client, consumer } = self;
@@ -71,7 +71,7 @@ impl<'a> TopicEnds<'a> {
                     starts.insert(partition, start);
                 }
             }
-            read_from(consumer, topic, source, &starts, &mut ends)?;
+            read_from(consumer, topic, is_wanted, &starts, &mut ends)?;
             let is_at_the_beginning = |(partition, start): (&i32, &i64)| {
                 since(*partition).is_some() || ends.get(*partition as usize).is_none_or(|found| *start <= found.low)
             };
@@ -103,7 +103,7 @@ impl<'a> TopicEnds<'a> {
 fn read_from(
     consumer: &Consumer,
     topic: &str,
-    source: &str,
+    is_wanted: &dyn Fn(&str) -> bool,
     starts: &BTreeMap<i32, i64>,
     ends: &mut [PartitionEnd],
 ) -> Result<(), KafkaError> {
@@ -121,7 +121,7 @@ fn read_from(
                 let Some(found) = ends.get_mut(record.partition() as usize) else { continue };
                 if record.offset() < found.end {
                     let record = Received::from_librdkafka(&record);
-                    if record.header("ce_source") == Some(source) {
+                    if record.header("ce_source").is_some_and(is_wanted) {
                         found.newest = Some(record);
                     }
                     continue;

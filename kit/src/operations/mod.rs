@@ -3,5 +3,5 @@
 pub mod audit;
 pub mod dead_letters;
 pub mod log;
-mod lost;
+mod lost_events;
 pub mod reconcile;

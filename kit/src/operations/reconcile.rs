@@ -9,6 +9,7 @@
 //! * The cluster has neither checkpoint nor events of the store. The service will publish the store from its beginning.
 //! * Partitions have lost their newest records. The events are published again, unless later records of the partition
 //!   are there: then the events of a stream would be out of order.
+//! * The store was lost, and a new one is in its place. It is restored from the topic, under its old id.
 //!
 //! If store and topic contradict each other, nothing is changed.
 
@@ -22,11 +23,11 @@ use clap::Args;
 use prost_types::Timestamp;
 use rdkafka::error::KafkaError;
 
-use super::lost::{Lost, Stored};
+use super::lost_events::{LostEvents, Stored};
 use crate::{
     aggregate::{LoadError, Loaded, ReadTable, Streams},
     event::{Event, NewEvent, Position, StreamId, Version},
-    kafka::{record::Received, topic_log::TopicLog, topics},
+    kafka::{record::Received, topic_end::TopicEnds, topic_log::TopicLog, topics},
     relay::{
         Publication,
         checkpoint::{Checkpoint, Checkpoints, Publisher},
@@ -79,12 +80,59 @@ pub enum ReconcileError {
     Io(#[from] io::Error),
 }
 
-/// Compares store and topic, prints the result, and settles what can be settled. The service must not be running.
-pub async fn run<T: ReadTable>(publication: Publication, args: ReconcileArgs) -> Result<(), Failure> {
+/// Compares store and topic, prints the result, and settles what can be settled. The service must not have the store
+/// open. `open` opens the store and describes its topic.
+pub async fn run<T: ReadTable>(
+    open: impl Fn() -> Result<Publication, Failure> + Send + 'static,
+    args: ReconcileArgs,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::subcommand("reconcile", error);
     let stop = Stop::new(Shutdown::new());
-    let reconcile = move || reconcile::<T>(&publication, args, &stop, &mut io::stdout());
-    let done = tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?;
-    done.map_err(|error| Failure::subcommand("reconcile", error))
+    let reconcile = move || {
+        let mut publication = open()?;
+        match restore_lost_store(&publication, args, &mut io::stdout()).map_err(failed)? {
+            Lost::No => {}
+            Lost::Reported => return Ok(()),
+            Lost::Adopted => {
+                drop(publication);
+                publication = open()?;
+            }
+        }
+        reconcile::<T>(&publication, args, &stop, &mut io::stdout()).map_err(failed)
+    };
+    tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?
+}
+
+/// Whether a store was lost that the new one can be.
+enum Lost {
+    No,
+    /// It was, and nothing was changed.
+    Reported,
+    /// The new store has its id, and must be opened again.
+    Adopted,
+}
+
+/// If the store is new and the topic has events of another store of the service, that store was lost. With `--apply`,
+/// gives its id to the new one. What is missing from it is then taken from the topic, as for an older copy.
+fn restore_lost_store(
+    publication: &Publication,
+    args: ReconcileArgs,
+    out: &mut impl Write,
+) -> Result<Lost, ReconcileError> {
+    let store = &publication.store;
+    if *store.head().borrow() != Position::START || publication.published_to()?.is_some() {
+        return Ok(Lost::No);
+    }
+    let Some(lost) = publication.other_store(&TopicEnds::open(&publication.client)?)? else { return Ok(Lost::No) };
+    let topic = &publication.topic.name;
+    writeln!(out, "the store is new, and {topic} has events of store {lost}, which was lost")?;
+    writeln!(out, "events that were recorded there and never published cannot be restored")?;
+    if !args.apply {
+        writeln!(out, "nothing was changed; to restore that store from the topic, add --apply")?;
+        return Ok(Lost::Reported);
+    }
+    store.adopt_blocking(lost)?;
+    Ok(Lost::Adopted)
 }
 
 fn reconcile<T: ReadTable>(
@@ -123,7 +171,7 @@ struct Situation {
     published: Position,
     checkpoint: Option<Checkpoint>,
     /// The events that were published and are not in the topic.
-    lost: Lost,
+    lost: LostEvents,
 }
 
 impl Situation {
@@ -247,7 +295,7 @@ impl<'a, T: ReadTable> Replay<'a, T> {
     }
 
     /// Compares without a change. Returns the last position in the topic, and the events up to `through` that it lacks.
-    fn compare(self, through: Position) -> Result<(Position, Lost), ReconcileError> {
+    fn compare(self, through: Position) -> Result<(Position, LostEvents), ReconcileError> {
         self.run(through, |_, _, _| Ok(()))
     }
 
@@ -260,11 +308,11 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         mut self,
         through: Position,
         mut missing: impl FnMut(&mut Self, &Received, u64) -> Result<(), ReconcileError>,
-    ) -> Result<(Position, Lost), ReconcileError> {
+    ) -> Result<(Position, LostEvents), ReconcileError> {
         let publication = self.publication;
         let mut log = TopicLog::open(&publication.client, &publication.topic.name, &publication.source())?;
         let mut stored = Stored::new(publication, self.head);
-        let mut lost = Lost::new(log.partitions());
+        let mut lost = LostEvents::new(log.partitions());
         let mut last = Position::START;
         while let Some((position, record)) = log.read()? {
             let contradiction =

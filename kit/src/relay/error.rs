@@ -26,6 +26,13 @@ pub enum RelayError {
          an older copy of it was restored; restore the newest copy, or run `{service} reconcile`"
     )]
     StoreBehind { head: Position, checkpoint: Position, service: &'static str },
+    /// The store is new, and the topic has events of another store of the service.
+    #[error(
+        "the topic {topic} has events of another store, {other}, and this store is new: was its disk lost, or not \
+         mounted? Mount it, or restore a copy, or run `{service} reconcile`, which restores the store from the topic; \
+         to begin another store, give --new-store {other}"
+    )]
+    OtherStore { topic: String, other: StoreId, service: &'static str },
     /// The store was published before, but the cluster has no checkpoint of it.
     #[error(
         "the store was published to cluster {published_to} before, but cluster {cluster} has no checkpoint of it \
@@ -63,6 +70,7 @@ impl RelayError {
     pub(super) fn is_about_the_store(&self) -> bool {
         match self {
             Self::StoreBehind { .. }
+            | Self::OtherStore { .. }
             | Self::CheckpointMissing { .. }
             | Self::TopicLost { .. }
             | Self::TailLost { .. }

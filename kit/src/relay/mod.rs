@@ -34,6 +34,7 @@ pub use self::{error::RelayError, metrics::RelayMetrics, publication::Publicatio
 use crate::{
     event::{Event, Position, StreamId},
     kafka::{
+        client,
         cluster::Cluster,
         producer::Acknowledged,
         topic_end::TopicEnds,
@@ -45,7 +46,7 @@ use crate::{
         spans::{Attribute, SpanKind, Spans},
         stop::Stop,
     },
-    store::ReadError,
+    store::{ReadError, StoreId},
 };
 
 /// The number of events that share one transaction at most. A transaction costs the broker about the same whether it
@@ -82,6 +83,8 @@ pub struct Relay {
     /// Becomes true once calls may be answered: the store agrees with the cluster, or the cluster cannot be asked. An
     /// older copy of the store must not take calls, because its new events would contradict the published ones.
     pub calls_allowed: watch::Sender<bool>,
+    /// Another store of the service, beside which a new store may begin.
+    pub replaces: Option<StoreId>,
     /// The metrics.
     pub metrics: RelayMetrics,
     /// Creates a span for each published event.
@@ -132,8 +135,10 @@ impl Relay {
         let is_allowed = *self.calls_allowed.borrow()
             || match end {
                 // An operator has to correct the topic.
-                SessionEnd::Topic(TopicError::Unfit { .. } | TopicError::Missing { .. }) => true,
-                SessionEnd::Kafka(_) | SessionEnd::Topic(TopicError::Kafka { .. }) => is_away(),
+                SessionEnd::Topic(TopicError::Unfit { .. } | TopicError::Missing { .. }) => self.has_met_a_cluster(),
+                SessionEnd::Kafka(error) | SessionEnd::Topic(TopicError::Kafka { source: error, .. }) => {
+                    self.has_met_a_cluster() && (client::is_denied(error) || is_away())
+                }
                 SessionEnd::Refused(_)
                 | SessionEnd::OffsetReused(_)
                 | SessionEnd::Store(_)
@@ -144,6 +149,12 @@ impl Relay {
         if is_allowed && !self.calls_allowed.send_replace(true) {
             tracing::warn!("answering calls although the store was not compared with the cluster");
         }
+    }
+
+    /// Returns false for a new store. It may be there by mistake, so it takes no calls before it has met a cluster.
+    fn has_met_a_cluster(&self) -> bool {
+        let has_met = || self.publication.first_partitions().is_ok_and(|partitions| partitions.is_some());
+        matches!(self.cluster, Cluster::Ephemeral { .. }) || has_met()
     }
 
     fn session(&self, stop: &Stop, backoff: &mut Backoff, claim: &mut Claim) -> Session {
@@ -245,12 +256,28 @@ impl Relay {
     ) -> Result<(Writer, Published), SessionEnd> {
         let Cluster::Ephemeral { unfinished } = &self.cluster else {
             self.refuse_a_missing_checkpoint()?;
-            return Ok((writer, self.verify(ends, Position::START, partitions)?));
+            let published = self.verify(ends, Position::START, partitions)?;
+            if published.through == Position::START {
+                self.refuse_beside_another_store(ends)?;
+            }
+            return Ok((writer, published));
         };
         for batch in self.history(unfinished)?.chunks(BATCH) {
             writer = expect_committed(writer.commit(&self.publication.records(batch, partitions)))?;
         }
         Ok((writer, unverified(self.publication.store.opened_at(), partitions)))
+    }
+
+    /// Refuses to begin a store whose topic has events of another one. An empty volume, mounted by mistake, would make a
+    /// new store without a word.
+    fn refuse_beside_another_store(&self, ends: &TopicEnds<'_>) -> Result<(), SessionEnd> {
+        match self.publication.other_store(ends)? {
+            Some(other) if Some(other) != self.replaces && self.publication.first_partitions()?.is_none() => {
+                let topic = self.publication.topic.name.clone();
+                Err(RelayError::OtherStore { topic, other, service: self.publication.service }.into())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn refuse_a_missing_checkpoint(&self) -> Result<(), SessionEnd> {
@@ -315,6 +342,7 @@ impl Relay {
     fn remember_cluster(&self, partitions: i32) -> Result<(), SessionEnd> {
         if matches!(self.cluster, Cluster::Durable) && self.publication.first_partitions()?.is_none() {
             self.publication.remember_cluster(&topics::cluster_id(&self.publication.client)?, partitions)?;
+            self.publication.store.lift_refusal_blocking()?; // of a store that was new
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::{
         topic_end::{PartitionEnd, TopicEnds},
         topics::DECIDED,
     },
+    store::StoreId,
 };
 
 /// The time after which an open transaction in the topic counts as one that nothing ends. The transactions of other
@@ -77,7 +78,8 @@ impl Publication {
         let stored = self.published()?.filter(|stored| stored.partitions.len() == count);
         let known = |partition: i32| Some(stored.as_ref()?.partitions[usize::try_from(partition).ok()?]);
         let since = |partition| known(partition).map(|last| last.offset.max(0));
-        let ends = ends.read(&self.topic.name, &self.source(), &since)?;
+        let own = self.source();
+        let ends = ends.read(&self.topic.name, &|source| source == own, &since)?;
         let found: Vec<_> = (0..).zip(&ends).map(|(partition, end)| found(end, known(partition))).collect();
 
         let mut published = stored.unwrap_or_else(|| Published::nothing(count));
@@ -105,6 +107,14 @@ impl Publication {
             );
         }
         Ok(published)
+    }
+
+    /// Returns the store of this service, other than this one, whose records are the newest in a partition.
+    pub(crate) fn other_store(&self, ends: &TopicEnds<'_>) -> Result<Option<StoreId>, KafkaError> {
+        let prefix = format!("/{}/", self.service);
+        let ends = ends.read(&self.topic.name, &|source| source.starts_with(&prefix), &|_| None)?;
+        let source = |end: &PartitionEnd| end.newest.as_ref()?.header("ce_source")?.strip_prefix(&prefix)?.parse().ok();
+        Ok(ends.iter().filter_map(source).find(|other| *other != self.store.id()))
     }
 
     /// Refuses a store that does not have the newest events of the topic.

@@ -54,6 +54,14 @@ impl StoreId {
     }
 }
 
+impl FromStr for StoreId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_error| "a store's id is a UUID, as `ce_source` ends with it".to_owned())
+    }
+}
+
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

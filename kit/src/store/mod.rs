@@ -50,6 +50,9 @@ const QUEUE: usize = 4096;
 /// default.
 const LIST_BYTES: usize = 1024 * 1024;
 
+/// The fact with the id of the store.
+const STORE_ID_FACT: &str = "store_id";
+
 /// The fact that says why the store is refused.
 const REFUSAL_FACT: &str = "refusal";
 
@@ -222,6 +225,11 @@ impl Store {
     /// Stores that the store is refused, and why. The refusal survives restarts.
     pub(crate) fn refuse_blocking(&self, reason: &str) -> Result<(), CommitError> {
         self.set_fact_blocking(REFUSAL_FACT, reason)
+    }
+
+    /// Gives an empty store the id of a lost one, to restore it. The id is in use once the store is opened again.
+    pub(crate) fn adopt_blocking(&self, id: StoreId) -> Result<(), CommitError> {
+        self.set_fact_blocking(STORE_ID_FACT, &id.to_string())
     }
 
     /// Returns why the store is refused.

@@ -10,7 +10,7 @@ use crate::{
     embedded::EmbeddedBroker,
     kafka::{args::KafkaArgs, cluster::Cluster},
     runtime::{failure::Failure, stop::Shutdown},
-    store::{Location, Store},
+    store::{Location, Store, StoreId},
 };
 
 /// A running service on a free port. It is stopped when it is dropped.
@@ -29,11 +29,25 @@ impl RunningService {
     /// # Panics
     /// If there is no port, or the store cannot be opened.
     pub async fn start<S: Service>(broker: &EmbeddedBroker, store: &Path, args: S::Args) -> Self {
+        Self::start_in_place_of::<S>(broker, store, args, None).await
+    }
+
+    /// Starts a service whose store is new, in place of another one, as with `--new-store`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_in_place_of<S: Service>(
+        broker: &EmbeddedBroker,
+        store: &Path,
+        args: S::Args,
+        lost: Option<StoreId>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let config = Config::<S> {
             listen: address,
             store: Location::sqlite(store),
+            new_store: lost,
             service: args,
             callers: ListenArgs::default(),
             kafka: KafkaArgs::of_embedded(broker.address(), broker.partitions()),

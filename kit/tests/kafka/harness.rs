@@ -18,7 +18,7 @@ use oncelog::{
     },
     relay::{Publication, Relay, RelayError, RelayMetrics},
     runtime::{Shutdown, Spans, Stop},
-    store::{Location, Store, StoreIdentity},
+    store::{Location, Store, StoreId, StoreIdentity},
     testing::eventually,
 };
 use tempfile::TempDir;
@@ -138,15 +138,28 @@ pub(crate) fn start_relay(store: &Store, broker: &EmbeddedBroker) -> Running<Rel
 }
 
 pub(crate) fn start_relay_on(store: &Store, broker: &EmbeddedBroker, cluster: Cluster) -> Running<RelayError> {
-    let relay = Relay {
+    start(Relay { cluster, ..relay(store, broker) })
+}
+
+/// Starts the relay of a new store, beside another store.
+pub(crate) fn start_relay_beside(store: &Store, broker: &EmbeddedBroker, other: StoreId) -> Running<RelayError> {
+    start(Relay { replaces: Some(other), ..relay(store, broker) })
+}
+
+fn start(relay: Relay) -> Running<RelayError> {
+    Running::start(move |stop| relay.run(stop))
+}
+
+fn relay(store: &Store, broker: &EmbeddedBroker) -> Relay {
+    Relay {
         publication: publication(store, broker),
-        cluster,
+        cluster: Cluster::Durable,
         publisher_confirmed: watch::Sender::new(false),
         calls_allowed: watch::Sender::new(false),
+        replaces: None,
         metrics: RelayMetrics::default(),
         spans: Spans::default(),
-    };
-    Running::start(move |stop| relay.run(stop))
+    }
 }
 
 fn publication(store: &Store, broker: &EmbeddedBroker) -> Publication {

@@ -14,7 +14,8 @@ use oncelog::{
 };
 
 use crate::harness::{
-    SERVICE, TOPIC, client, new_store, open, say, start_broker, start_broker_with, start_relay, start_relay_on, unique,
+    SERVICE, TOPIC, client, new_store, open, say, start_broker, start_broker_with, start_relay, start_relay_beside,
+    start_relay_on, unique,
 };
 
 /// Asserts that the topic holds exactly the store's events, in the order of the store for each key.
@@ -243,6 +244,21 @@ async fn an_older_copy_of_the_store_is_refused_before_it_fences_anyone() {
         "another reason: {error}"
     );
     assert_eq!(broker.requests(ApiKey::InitProducerId), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_store_beside_another_is_refused_unless_it_names_that_one() {
+    let broker = start_broker();
+    let (_directory, lost) = new_store();
+    say_many(&lost, 3).await;
+    publish_all(&lost, &broker, 3);
+    let (_other_directory, store) = new_store();
+    say_many(&store, 2).await;
+    let error = start_relay(&store, &broker).ended().expect_err("refused");
+    assert!(matches!(error, RelayError::OtherStore { other, .. } if other == lost.id()), "another reason: {error}");
+    assert_eq!(published(&broker, 3).len(), 3);
+    let _relay = start_relay_beside(&store, &broker, lost.id());
+    published(&broker, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

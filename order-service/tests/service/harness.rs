@@ -8,7 +8,7 @@ use oncelog::{
     embedded::EmbeddedBroker,
     runtime::Failure,
     store::Store,
-    testing::RunningService,
+    testing::{RunningService, eventually},
 };
 use order_service::OrderService;
 use rusqlite::Connection;
@@ -35,7 +35,9 @@ impl Service {
         let directory = tempfile::tempdir().expect("a directory");
         let store = directory.path().join("orders.db");
         let running = RunningService::start::<OrderService>(&broker, &store, NoArgs {}).await;
-        Self { broker, address: running.address, store: running.store.clone(), running, directory }
+        let service = Self { broker, address: running.address, store: running.store.clone(), running, directory };
+        eventually("the service is ready", || service.get("/readyz").status == 200);
+        service
     }
 
     /// Stops the service as a signal would.

@@ -122,10 +122,11 @@ async fn a_store_that_reads_of_an_old_order_again_asks_the_gateway_before_it_cha
     let (order, record) = order_created_at(SystemTime::now() - Duration::from_secs(3 * 24 * 60 * 60), CHARGED);
     publish(&world.broker, &[record]);
     service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
+    let lost = service.0.store.id();
     service.stop().await;
     world.lose_the_store();
     tokio::time::sleep(world.gateway_key_memory).await; // the gateway forgets the key
-    let service = world.start().await;
+    let service = world.start_in_place_of(Some(lost)).await;
     service.payment_until(order, |payment| payment.state() == PaymentState::Completed).await;
     assert_eq!(world.charges(order), 1);
     service.stop().await;

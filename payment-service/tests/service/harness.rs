@@ -14,6 +14,7 @@ use oncelog::{
     embedded::EmbeddedBroker,
     event::{Event, EventId, Position, StreamId, Version, now},
     kafka::record::{Record, Source},
+    store::StoreId,
     testing::{RunningService, publish},
 };
 use payment_service::{GatewayLocation, PaymentService};
@@ -34,7 +35,7 @@ pub(crate) struct World {
     pub(crate) gateway_key_memory: Duration,
 }
 
-pub(crate) struct Service(RunningService);
+pub(crate) struct Service(pub(crate) RunningService);
 
 impl World {
     pub(crate) fn new() -> Self {
@@ -48,13 +49,18 @@ impl World {
     }
 
     pub(crate) async fn start(&self) -> Service {
+        self.start_in_place_of(None).await
+    }
+
+    /// Starts the service with a new store, in place of a lost one.
+    pub(crate) async fn start_in_place_of(&self, lost: Option<StoreId>) -> Service {
         let args = payment_service::Args {
             gateway: GatewayLocation::Simulated(self.ledger()),
             gateway_latency: self.gateway_latency,
             gateway_key_memory: self.gateway_key_memory,
         };
         let store = self.directory.path().join("payments.db");
-        Service(RunningService::start::<PaymentService>(&self.broker, &store, args).await)
+        Service(RunningService::start_in_place_of::<PaymentService>(&self.broker, &store, args, lost).await)
     }
 
     /// Publishes new orders of these amounts, as order-service does, and returns their ids.

@@ -1,5 +1,5 @@
 //! Makes a service refuse to continue, and settles each case with its command: an older copy of the store, a lost
-//! checkpoint, another cluster. A store that has diverged from its topic is refused, and no command settles it.
+//! checkpoint, another cluster, an empty store in place of a lost one. A store that has diverged from its topic is refused, and no command settles it.
 
 use std::{
     fs,
@@ -25,7 +25,8 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let directory = tempfile::tempdir()?;
     let (first, second) = (directory.path().join("first cluster"), directory.path().join("second cluster"));
     let (home, copy) = (directory.path().join("home"), directory.path().join("copy"));
-    for made in [&first, &second, &home, &copy] {
+    let volume = directory.path().join("empty volume");
+    for made in [&first, &second, &home, &copy, &volume] {
         fs::create_dir(made)?;
     }
     let kafka = Kafka::start(jars, &first)?;
@@ -33,9 +34,11 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
 
     kafka.create_topic(TOPIC)?; // with Kafka's default retention of a week
     let mut service = Service::start(programs, &home, &brokers, Kind::Orders, &[])?;
-    let mut expected = service.place("kept", 50)?;
     service.wait_for_line(&["publishing to order-events waits", "retention.ms=604800000", "kafka-configs.sh"])?;
+    let taken = load::place_once(&service.orders_url(), "before-it-has-met-its-cluster");
+    ensure!(taken.is_err(), "a new store has accepted an order before it had met its cluster: {taken:?}");
     kafka.set_topic(TOPIC, "retention.ms=-1")?;
+    let mut expected = service.place("kept", 50)?;
     reader.wait_for(&brokers, TOPIC, &expected)?;
     println!("    a topic with a retention time: logged with the command that corrects it, and used after that");
     service.stop()?;
@@ -91,22 +94,33 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     moved.expect_refusal(gone)?; // until the operator has confirmed the other cluster
     settle(&mut moved, &other_brokers, gone, "it is published from its beginning")?;
     reader.wait_for(&other_brokers, TOPIC, &expected)?;
+    moved.stop()?;
     println!("    another cluster: refused; published there from the beginning");
+
+    let mut restored = Service::start(programs, &volume, &other_brokers, Kind::Orders, &[])?;
+    let new = "has events of another store";
+    restored.expect_refusal(new)?;
+    settle(&mut restored, &other_brokers, new, "events from the topic are taken into the store")?;
+    let again = load::place_once(&restored.orders_url(), "kept-0")?;
+    ensure!(expected.first() == Some(&again), "a used request id was taken again: {again}");
+    expected.extend(restored.place("restored-from-the-topic", 10)?);
+    reader.wait_for(&other_brokers, TOPIC, &expected)?;
+    println!("    an empty store in place of a lost one: refused; restored from the topic under its old id");
 
     other.add_partitions(TOPIC, 4)?;
     let deadline = Instant::now() + PATIENCE;
     let mut late = 0;
-    while load::get(&moved.url("readyz"))?.0 == 200 {
+    while load::get(&restored.url("readyz")).unwrap_or_default().0 != 503 {
         ensure!(Instant::now() < deadline, "the service does not notice the added partition");
-        let _ = load::place_once(&moved.orders_url(), &format!("late-{late}"));
+        let _ = load::place_once(&restored.orders_url(), &format!("late-{late}"));
         late += 1;
     }
-    moved.expect_refusal("has 4 partitions and had 3")?;
+    restored.expect_refusal("has 4 partitions and had 3")?;
     let records = reader.read(&other_brokers, TOPIC)?;
     let new = records.iter().filter(|record| record.partition == 3).count();
     ensure!(new == 0, "{new} records are in the new partition");
     println!("    a partition that is added while it runs: refused, with no record in it");
-    findings.extend(checks::prefix_of_store(&records, &moved.file("orders.db"))?);
+    findings.extend(checks::prefix_of_store(&records, &restored.file("orders.db"))?);
     compared += records.len();
     Ok(vec![("refusals", (compared, findings))])
 }

@@ -89,12 +89,12 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     }
     let start = |kind: Kind, name: &str, sasl: &str| {
         let home = directory.path().join(name);
-        fs::create_dir(&home)?;
+        fs::create_dir_all(&home)?;
         fs::write(home.join("client.properties"), properties(directory.path(), sasl))?;
         Service::start(programs, &home, &secure, kind, &["--kafka-config", "client.properties"])
     };
 
-    let orders = start(Kind::Orders, "orders", &scram("order-service", &password("order-service")))?;
+    let mut orders = start(Kind::Orders, "orders", &scram("order-service", &password("order-service")))?;
     let payments = start(Kind::Payments, "payments", &oauthbearer("payment-service")?)?;
     let placed = load::place_some(&orders.orders_url(), (0..ORDERS).map(|number| format!("order-{number}")))?;
     let brokers = kafka.address();
@@ -129,14 +129,20 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     }
     println!("    TLS, SCRAM-SHA-512 and OAUTHBEARER, and only the listed permissions: {ORDERS} orders are paid");
 
-    let wrong = start(Kind::Orders, "wrong", &scram("order-service", "wrong"))?;
-    wrong.wait_for_line(&["publishing to order-events waits", "uthentication"])?;
-    let stranger = start(Kind::Orders, "stranger", &scram("stranger", &password("stranger")))?;
-    stranger.wait_for_line(&["publishing to order-events waits", "uthoriz"])?;
-    for service in [&wrong, &stranger] {
-        ensure!(load::place_some(&service.orders_url(), ["meanwhile".to_owned()])?.len() == 1);
+    orders.stop()?;
+    let wrong = scram("order-service", "wrong");
+    let stranger = scram("stranger", &password("stranger"));
+    for (sasl, why) in [(&wrong, "uthentication"), (&stranger, "uthoriz")] {
+        let mut denied = start(Kind::Orders, "orders", sasl)?;
+        denied.wait_for_line(&["publishing to order-events waits", why])?;
+        ensure!(load::place_some(&denied.orders_url(), [format!("meanwhile-{why}")])?.len() == 1);
+        denied.stop()?;
     }
+    let new = start(Kind::Orders, "new", &wrong)?;
+    new.wait_for_line(&["publishing to order-events waits", "uthentication"])?;
+    ensure!(load::place_once(&new.orders_url(), "meanwhile").is_err(), "a new store has accepted an order");
     println!("    a wrong password, a user without permissions: logged and retried, and orders are accepted meanwhile");
+    println!("    the same with a new store: no order is accepted before it has met its cluster");
     Ok(vec![("security", (paid.len() + settled.len(), findings))])
 }
 

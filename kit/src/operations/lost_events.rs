@@ -59,7 +59,7 @@ impl<'a> Stored<'a> {
 }
 
 /// Events of the store that are not in the topic.
-pub(super) struct Lost {
+pub(super) struct LostEvents {
     /// The position and the partition of each, in the order of the store.
     pub(super) events: Vec<(Position, usize)>,
     /// The number of partitions of the topic.
@@ -68,7 +68,7 @@ pub(super) struct Lost {
     last: Vec<Position>,
 }
 
-impl Lost {
+impl LostEvents {
     pub(super) fn new(partitions: i32) -> Self {
         let last = vec![Position::START; usize::try_from(partitions).unwrap_or_default()];
         Self { events: Vec::new(), partitions, last }
@@ -135,7 +135,7 @@ impl Lost {
     fn fill(&self, publication: &Publication, mut writer: Writer) -> Result<Writer, ReconcileError> {
         let topic = &publication.topic.name;
         let noted = publication.published()?.unwrap_or_default();
-        let ends = TopicEnds::open(&publication.client)?.read(topic, &publication.source(), &|_| None)?;
+        let ends = TopicEnds::open(&publication.client)?.read(topic, &|_| true, &|_| None)?;
         for (partition, end) in ends.iter().enumerate() {
             let count = self.events.iter().filter(|(_, lost)| *lost == partition).count();
             if count == 0 {
