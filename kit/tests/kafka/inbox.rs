@@ -6,7 +6,7 @@ use oncelog::{
     event::{EventId, Position, StreamId},
     inbox::{InboxError, dead_letters},
     kafka::{record::Record, topics},
-    store::{Commit, OffsetMove, Store, TopicPartition},
+    store::{Commit, ConsumedRecord, OffsetMove, SourceProgress, Store, TopicPartition},
     testing::{eventually, publish, read_until},
 };
 
@@ -163,6 +163,37 @@ async fn an_offset_that_kafka_does_not_have_is_an_error_that_names_it() {
     store.commit(commit).await.expect("stored");
     let error = start_inbox(&store, &broker).ended().expect_err("refused");
     assert!(matches!(error, InboxError::OffsetLost { partition: 1, offset: Some(77), .. }), "another reason: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_with_another_record_at_the_offset_is_read_again_without_what_was_handled() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let stream = StreamId::generate();
+    let records: Vec<_> = (1..=6_u64)
+        .map(|sequence| {
+            let mut record = record(stream, EventId::generate(), sequence.to_string().as_bytes());
+            record.partition = Some(1);
+            record.headers.push(("ce_source".to_owned(), Some(b"/source/1".to_vec())));
+            record.headers.push(("ce_sequence".to_owned(), Some(format!("{sequence:020}").into_bytes())));
+            record
+        })
+        .collect();
+    publish(&broker, &records);
+
+    // The store says that the records 1 to 3 were handled, and another one as the fourth.
+    let cluster = topics::cluster_id(&client(&broker)).expect("has one");
+    let partition = TopicPartition { cluster, topic: SOURCE.to_owned(), partition: 1 };
+    let last =
+        ConsumedRecord { source: "/source/1".to_owned(), offset: 4, sequence: Some(3), id: "another".to_owned() };
+    let mut commit = Commit::default();
+    commit.offsets = vec![OffsetMove { partition: partition.clone(), from: None, to: 5 }];
+    commit.sources = vec![(partition, SourceProgress { last, pass_through: None })];
+    store.commit(commit).await.expect("stored");
+
+    let _inbox = start_inbox(&store, &broker);
+    eventually("the records are read", || head(&store) == Position(3));
+    assert_eq!(words(&store, stream).await, ["4", "5", "6"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,7 +172,6 @@ impl Kafka {
     }
 
     /// Returns the files of a partition. They may be used while the broker is down.
-    #[expect(dead_code, reason = "used by the scenarios that damage a log")]
     pub(crate) fn files_of(&self, topic: &str, partition: i32) -> PartitionFiles {
         PartitionFiles::new(&self.directory.join("kafka"), topic, partition)
     }

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the output is the report")]
 
 mod audit;
+mod bare_orders;
 mod chaos;
 mod checks;
 mod consumers;
@@ -17,7 +18,6 @@ mod figures;
 mod kafka;
 mod late_commit;
 mod load;
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the scenarios that damage a log"))]
 mod log_cutter;
 mod mixed_load;
 mod proxy;
@@ -29,6 +29,7 @@ mod services;
 mod shipping;
 mod times;
 mod tools;
+mod truncated;
 mod world;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -80,11 +81,12 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 12] = [
+const SCENARIOS: [(&str, &str, Scenario); 13] = [
     ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
     ("dead-letters", "dead letters and their replay", dead_letters::run),
+    ("truncated", "a followed topic that loses its tail", truncated::run),
     ("audit", "audits, and faults that are planted for them", audit::run),
     ("shipping", "the example service, which follows both topics", shipping::run),
     ("consumers", "readers in other languages", consumers::run),
