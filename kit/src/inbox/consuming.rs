@@ -26,6 +26,7 @@ use crate::{
     kafka::{
         client::Client,
         cluster::Cluster,
+        probe::Probe,
         record::Received,
         topics::{self, Topic, TopicError},
     },
@@ -142,7 +143,7 @@ impl<T: ReadTable> Inbox<T> {
                 continue;
             }
             let began = Instant::now();
-            let batch = progress.add(batch);
+            let batch = self.dereference(progress.add(batch))?;
             let topics = self.handle(&batch, &mut progress, stop, memory)?;
             self.observe(&batch, &topics, began);
             memory.backoff.reset();
@@ -209,6 +210,21 @@ impl<T: ReadTable> Inbox<T> {
 
     fn is_reachable(&self) -> bool {
         self.follows.first().is_some_and(|follow| topics::partitions(&self.client, follow.topic).is_ok())
+    }
+
+    /// Replaces the replays of records that are too large to be copied by those records. A replay stays as it is if
+    /// Kafka does not have its record any more.
+    fn dereference(&self, mut batch: Vec<Received>) -> Result<Vec<Received>, SessionEnd> {
+        for replay in &mut batch {
+            let origin = dead_letters::referenced(replay);
+            let Some(origin) = origin.filter(|origin| self.topics().contains(&origin.topic.as_str())) else { continue };
+            let record = Probe::open(&self.client)
+                .and_then(|probe| probe.record_at(&origin.topic, origin.partition, origin.offset));
+            if let Some(record) = record.map_err(SessionEnd::Kafka)? {
+                *replay = dead_letters::dereferenced(replay, record);
+            }
+        }
+        Ok(batch)
     }
 
     /// Decides on a batch, and commits its effects with the offsets. Returns the followed topic of each record.

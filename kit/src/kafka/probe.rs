@@ -12,6 +12,11 @@ use crate::kafka::{
     topics,
 };
 
+fn is_unknown(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+}
+
 /// Looks up records of any partition.
 pub(crate) struct Probe(Consumer);
 
@@ -37,6 +42,21 @@ impl Probe {
     /// Returns the first offset of a partition, and the offset after its last decided record.
     pub(crate) fn range(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
         topics::watermarks(&self.0, topic, partition)
+    }
+
+    /// Returns the record at an offset, if the partition has it.
+    pub(crate) fn record_at(&self, topic: &str, partition: i32, offset: i64) -> Result<Option<Received>, KafkaError> {
+        let (low, end) = match self.range(topic, partition) {
+            Err(error) if is_unknown(&error) => return Ok(None),
+            range => range?,
+        };
+        if !(low..end).contains(&offset) {
+            return Ok(None);
+        }
+        Ok(match self.first_from(topic, partition, offset, end)? {
+            Found::Record(record) if record.offset == offset => Some(*record),
+            Found::Record(_) | Found::Damaged | Found::End => None,
+        })
     }
 
     /// Returns the first record at or after an offset and before `end`.

@@ -5,7 +5,10 @@ use oncelog::{
     embedded::{ApiKey, ErrorCode},
     event::{EventId, Position, StreamId},
     inbox::{InboxError, dead_letters},
-    kafka::{record::Record, topics},
+    kafka::{
+        record::{Received, Record},
+        topics,
+    },
     store::{Commit, ConsumedRecord, OffsetMove, SourceProgress, Store, TopicPartition},
     testing::{eventually, publish, read_until},
 };
@@ -163,6 +166,44 @@ async fn an_offset_that_kafka_does_not_have_is_an_error_that_names_it() {
     store.commit(commit).await.expect("stored");
     let error = start_inbox(&store, &broker).ended().expect_err("refused");
     assert!(matches!(error, InboxError::OffsetLost { partition: 1, offset: Some(77), .. }), "another reason: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_large_to_be_copied_is_dead_lettered_by_reference_and_its_replay_reads_it() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let _inbox = start_inbox(&store, &broker);
+    let stream = StreamId::generate();
+    let mut large = record(stream, EventId::generate(), &vec![b'w'; 2_096_870]);
+    large.headers[0].1 = Some(b"0.9".to_vec());
+    publish(&broker, &[large, record(stream, EventId::generate(), b"next")]);
+    eventually("the next record is read", || head(&store) == Position(1));
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| !letters.is_empty());
+    assert_eq!(letters[0].value, None);
+    assert_eq!(letters[0].header("dead_letter_reference"), Some("true"));
+    assert_eq!(letters[0].header("dead_letter_reason"), Some("the header ce_specversion is not what it should be"));
+
+    // The reason is not gone: its reader sees the record, and it is the same letter.
+    let origin = |letter: &Received| {
+        ["topic", "partition", "offset"].map(|name| letter.header(&format!("dead_letter_{name}")).map(str::to_owned))
+    };
+    let replay = Record {
+        topic: dead_letters::retries_of(SERVICE),
+        partition: None,
+        key: None,
+        value: None,
+        headers: letters[0].headers.clone(),
+    };
+    let mut gone = replay.clone();
+    gone.headers.push(("dead_letter_offset".to_owned(), Some(b"99999".to_vec())));
+    publish(&broker, &[replay, gone]);
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 3);
+    let of = |reason: &str| letters.iter().rfind(|letter| letter.header("dead_letter_reason") == Some(reason));
+    let again = of("the header ce_specversion is not what it should be").expect("it failed again");
+    assert_eq!((again.header("dead_letter_failures"), origin(again)), (Some("2"), origin(&letters[0])));
+    let letter = letters.iter().find(|letter| letter.header("dead_letter_offset") == Some("99999"));
+    let reason = letter.and_then(|letter| letter.header("dead_letter_reason")).expect("a letter");
+    assert!(reason.contains("which Kafka does not have any more"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
