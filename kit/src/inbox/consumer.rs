@@ -13,6 +13,7 @@ use super::{InboxMetrics, error::SessionEnd, progress::Offsets};
 use crate::{
     kafka::{
         client::{Client, LogToTracing},
+        probe,
         record::Received,
     },
     runtime::backoff::Backoff,
@@ -29,6 +30,8 @@ pub(super) struct Consumer {
     consumer: BaseConsumer<Lag>,
     /// True if a connection was lost since the last [`take_interruption`](Self::take_interruption).
     is_interrupted: bool,
+    /// True if a batch was damaged. Nothing may be polled after it, because records would be missing.
+    pub(super) is_damaged: bool,
 }
 
 impl Consumer {
@@ -46,7 +49,7 @@ impl Consumer {
         config.set("statistics.interval.ms", "2000"); // reports the lag
         let consumer: BaseConsumer<Lag> = config.create_with_context(lag)?;
         consumer.assign(&assignment)?;
-        Ok(Self { consumer, is_interrupted: false })
+        Ok(Self { consumer, is_interrupted: false, is_damaged: false })
     }
 
     /// Waits for a record, and takes the others that have arrived by then.
@@ -65,6 +68,10 @@ impl Consumer {
                     | RDKafkaErrorCode::OffsetOutOfRange
                     | RDKafkaErrorCode::LogTruncation,
                 ))) => return Err(SessionEnd::Displaced),
+                Some(Err(error)) if probe::is_damage(&error) => {
+                    self.is_damaged = true;
+                    break;
+                }
                 Some(Err(error)) => return Err(SessionEnd::Kafka(error)),
                 None => break,
             }

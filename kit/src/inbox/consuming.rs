@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{
     Follow, InboxError, InboxMetrics,
     consumer::{Consumer, Lag},
+    damage::{self, Damage},
     dead_letters::{self, DeadLetters},
     decisions::{Decisions, Verdict},
     error::{Session, SessionEnd},
@@ -75,6 +76,7 @@ struct Memory {
     backoff: Backoff,
     dead_letters: DeadLetters,
     newer: NewerEvents,
+    damage: Damage,
     /// True after the first connection, which is logged.
     has_connected: bool,
 }
@@ -96,6 +98,7 @@ impl<T: ReadTable> Inbox<T> {
             backoff: Backoff::new(format!("reading {}", self.topics().join(", ")), self.metrics.failure_counters()),
             dead_letters: DeadLetters::new(self.client.clone(), self.dead_letters.name.clone()),
             newer: NewerEvents::default(),
+            damage: Damage::none(),
             has_connected: false,
         };
         loop {
@@ -103,6 +106,7 @@ impl<T: ReadTable> Inbox<T> {
             match end {
                 SessionEnd::Stop => return Ok(()),
                 SessionEnd::Refused(error) => return Err(error),
+                SessionEnd::Damaged => {}
                 SessionEnd::Displaced => stop.sleep(DISPLACED),
                 SessionEnd::Kafka(error) => memory.backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => memory.backoff.wait(stop, &error),
@@ -139,15 +143,38 @@ impl<T: ReadTable> Inbox<T> {
             if batch.is_empty() && is_connected {
                 memory.backoff.reset(); // with a batch, only once it is handled
             }
-            if batch.is_empty() && progress.is_stored() {
-                continue;
+            if !batch.is_empty() || !progress.is_stored() {
+                self.take_in(batch, &mut progress, stop, memory)?;
             }
-            let began = Instant::now();
-            let batch = self.dereference(progress.add(batch))?;
-            let topics = self.handle(&batch, &mut progress, stop, memory)?;
-            self.observe(&batch, &topics, began);
-            memory.backoff.reset();
+            if consumer.is_damaged {
+                let is_known = memory.damage.find(&self.client, &progress)?;
+                return Err(if is_known { SessionEnd::Damaged } else { SessionEnd::Displaced });
+            }
+            if memory.damage.is_repaired(&self.client, &progress)? {
+                return Err(SessionEnd::Damaged);
+            }
         }
+    }
+
+    /// Handles the records of a batch that were not handled before, and the decisions of operators.
+    fn take_in(
+        &self,
+        batch: Vec<Received>,
+        progress: &mut Progress,
+        stop: &Stop,
+        memory: &mut Memory,
+    ) -> Result<(), SessionEnd> {
+        let began = Instant::now();
+        let mut batch = self.dereference(progress.add(batch))?;
+        let mut has_skipped = false;
+        for given_up in damage::take_decisions(&mut batch) {
+            has_skipped |=
+                memory.damage.skip(&given_up, &self.client, &self.store, progress, &mut memory.dead_letters)?;
+        }
+        let topics = self.handle(&batch, progress, stop, memory)?;
+        self.observe(&batch, &topics, began);
+        memory.backoff.reset();
+        if has_skipped { Err(SessionEnd::Damaged) } else { Ok(()) }
     }
 
     /// Opens a consumer of all partitions, from the stored offsets. Creates the inbox's own topics, and fails while a
@@ -175,7 +202,8 @@ impl<T: ReadTable> Inbox<T> {
         verification::go_back(&self.find_lost_tails(&progress, stop)?, &mut progress);
         let lag = Lag { metrics: self.metrics.clone(), topics: self.topics(), retries: retries.name };
         let from = |place| if matches!(self.cluster, Cluster::Durable) { progress.next_of(place) } else { 0 };
-        let assigned = progress.partitions().iter().map(|place| (place, from(place)));
+        let readable = progress.partitions().iter().filter(|place| !memory.damage.contains(place));
+        let assigned = readable.map(|place| (place, from(place)));
         let consumer = Consumer::open(&self.client, assigned, lag).map_err(SessionEnd::Kafka)?;
         for (topic, partitions) in consumed.iter().take(self.follows.len()) {
             if !memory.has_connected {

@@ -55,6 +55,13 @@ impl DeadLetters {
         }
     }
 
+    /// Dead-letters a record that cannot be read, by reference.
+    pub(crate) fn send_reference(&mut self, origin: &Origin, reason: &str) -> Result<(), KafkaError> {
+        let headers = [ours(origin, 1), vec![(REASON.to_owned(), Some(reason.as_bytes().to_vec()))]].concat();
+        let topic = self.topic.clone();
+        self.publish(&reference(Record { topic, partition: None, key: None, value: None, headers }))
+    }
+
     fn publish(&mut self, letter: &Record) -> Result<(), KafkaError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
@@ -81,6 +88,8 @@ const REASON: &str = "dead_letter_reason";
 /// Header of a dead letter, or of its replay, without the value, key and headers of the record. They are in the topic
 /// that it came from.
 const REFERENCE: &str = "dead_letter_reference";
+/// Header of an operator's decision in the topic of retries to skip the damaged batch at this origin.
+const SKIP: &str = "dead_letter_skip";
 /// Header of a replay marker, which says that the letter with the same origin and number of failures was replayed.
 const PUT_BACK: &str = "dead_letter_put_back";
 
@@ -148,6 +157,18 @@ pub(crate) fn dereferenced(replay: &Received, record: Received) -> Received {
     Received { topic, partition, offset, time, headers, ..record }
 }
 
+/// Returns the decision to skip a damaged batch, for the topic of retries.
+pub(crate) fn give_up(origin: &Origin, retries: &str, partition: i32) -> Record {
+    let mut headers = ours(origin, 1);
+    headers.push((SKIP.to_owned(), Some(b"true".to_vec())));
+    Record { topic: retries.to_owned(), partition: Some(partition), key: None, value: None, headers }
+}
+
+/// Reads a decision to skip a damaged batch.
+pub(crate) fn given_up(record: &Received) -> Option<Origin> {
+    if is_retry(record) && record.header(SKIP).is_some() { Origin::told_by(record) } else { None }
+}
+
 /// Returns how often a record has failed before.
 fn failures(record: &Received) -> u32 {
     record.header(FAILURES).and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -204,7 +225,7 @@ fn letter(topic: &str, record: &Received, reason: &str) -> Record {
     // Only a replay has an origin and a count. In a followed topic, others could have written these headers.
     let again = is_retry(record);
     let origin = if again { Origin::of(record) } else { Origin::place_of(record) };
-    let failures = if again { failures(record) + 1 } else { 1 };
+    let failures = if again { failures(record).saturating_add(1) } else { 1 };
     let mut headers = [theirs(record), ours(&origin, failures)].concat();
     headers.push((REASON.to_owned(), Some(reason.as_bytes().to_vec())));
     Record { topic: topic.to_owned(), partition: None, key: record.key.clone(), value: record.value.clone(), headers }

@@ -10,6 +10,7 @@
 mod agreement;
 mod consumer;
 mod consuming;
+mod damage;
 #[cfg(not(feature = "verification"))]
 pub(crate) mod dead_letters;
 #[cfg(feature = "verification")]

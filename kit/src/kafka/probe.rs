@@ -12,6 +12,12 @@ use crate::kafka::{
     topics,
 };
 
+/// Returns whether an error says that a batch is not what its producer wrote.
+pub(crate) fn is_damage(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{BadCompression, BadMessage, InvalidMessage};
+    matches!(error, KafkaError::MessageConsumption(BadMessage | BadCompression | InvalidMessage))
+}
+
 fn is_unknown(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
     matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
@@ -73,9 +79,7 @@ impl Probe {
         match next {
             Ok(Some(record)) => Ok(Found::Record(record)),
             Ok(None) => Ok(Found::End),
-            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression)) => {
-                Ok(Found::Damaged)
-            }
+            Err(error) if is_damage(&error) => Ok(Found::Damaged),
             Err(error) => Err(error),
         }
     }

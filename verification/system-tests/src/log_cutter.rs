@@ -73,7 +73,6 @@ impl PartitionFiles {
 
     /// Flips a bit of the last record of the batch that holds an offset. The broker must have been shut down cleanly.
     /// Otherwise it verifies the log at its next start, and cuts it off at this batch.
-    #[cfg_attr(not(test), expect(dead_code, reason = "used by a scenario that flips a bit"))]
     pub(crate) fn flip_bit(&self, offset: i64) -> anyhow::Result<()> {
         let batch = self.batch_of(offset)?;
         let mut file = File::options().read(true).write(true).open(&batch.segment)?;

@@ -12,6 +12,7 @@ mod chaos;
 mod checks;
 mod consumers;
 mod crash_points;
+mod damaged;
 mod dead_letters;
 mod faults;
 mod figures;
@@ -81,12 +82,13 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 13] = [
+const SCENARIOS: [(&str, &str, Scenario); 14] = [
     ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
     ("dead-letters", "dead letters and their replay", dead_letters::run),
     ("truncated", "a followed topic that loses its tail", truncated::run),
+    ("damaged", "a damaged batch in a followed topic", damaged::run),
     ("audit", "audits, and faults that are planted for them", audit::run),
     ("shipping", "the example service, which follows both topics", shipping::run),
     ("consumers", "readers in other languages", consumers::run),
