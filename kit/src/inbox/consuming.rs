@@ -14,7 +14,7 @@ use super::{
     Follow, InboxError, InboxMetrics,
     consumer::{Consumer, Lag},
     damage::{self, Damage},
-    dead_letters::{self, DeadLetters},
+    dead_letters::{self, DeadLetters, Origin},
     decisions::{Decisions, Verdict},
     error::{Session, SessionEnd},
     metrics::RecordOutcome,
@@ -165,7 +165,8 @@ impl<T: ReadTable> Inbox<T> {
         memory: &mut Memory,
     ) -> Result<(), SessionEnd> {
         let began = Instant::now();
-        let mut batch = self.dereference(progress.add(batch))?;
+        let mut batch = progress.add(batch);
+        self.dereference(&mut batch, progress)?;
         let mut has_skipped = false;
         for given_up in damage::take_decisions(&mut batch) {
             has_skipped |=
@@ -242,17 +243,19 @@ impl<T: ReadTable> Inbox<T> {
 
     /// Replaces the replays of records that are too large to be copied by those records. A replay stays as it is if
     /// Kafka does not have its record any more.
-    fn dereference(&self, mut batch: Vec<Received>) -> Result<Vec<Received>, SessionEnd> {
-        for replay in &mut batch {
+    fn dereference(&self, batch: &mut [Received], progress: &Progress) -> Result<(), SessionEnd> {
+        for replay in batch {
             let origin = dead_letters::referenced(replay);
-            let Some(origin) = origin.filter(|origin| self.topics().contains(&origin.topic.as_str())) else { continue };
+            let is_followed =
+                |origin: &Origin| progress.partitions().contains(&(origin.topic.clone(), origin.partition));
+            let Some(origin) = origin.filter(is_followed) else { continue };
             let record = Probe::open(&self.client)
                 .and_then(|probe| probe.record_at(&origin.topic, origin.partition, origin.offset));
             if let Some(record) = record.map_err(SessionEnd::Kafka)? {
                 *replay = dead_letters::dereferenced(replay, record);
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// Decides on a batch, and commits its effects with the offsets. Returns the followed topic of each record.

@@ -337,6 +337,14 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_with_the_largest_count_keeps_it() {
+        let mut replay = received(give_up(&"t/0@1".parse().expect("an id"), "s.retries", 0), 0);
+        replay.headers = ours(&"t/0@1".parse().expect("an id"), u32::MAX);
+        let again = Letter::of(received(letter("s.dead-letters", &replay, "no"), 1)).expect("a letter");
+        assert_eq!(again.failures, u32::MAX);
+    }
+
+    #[test]
     fn an_id_has_its_form() {
         for text in ["", "order-events", "order-events/1", "order-events/x@7", "order-events/1@"] {
             assert!(text.parse::<Origin>().is_err(), "{text}");

@@ -207,6 +207,47 @@ async fn a_record_that_is_too_large_to_be_copied_is_dead_lettered_by_reference_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn garbage_among_the_replays_blocks_nothing() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let _inbox = start_inbox(&store, &broker);
+    let header = |name: &str, value: &str| (format!("dead_letter_{name}"), Some(value.as_bytes().to_vec()));
+    let origin = |topic: &str, partition: &str, offset: &str| {
+        vec![header("topic", topic), header("partition", partition), header("offset", offset)]
+    };
+    let garbage = [
+        vec![],
+        origin(SOURCE, "x", "y"),
+        [origin(SOURCE, "0", "77"), vec![header("failures", "4294967295")]].concat(),
+        [origin(SOURCE, "-1", "0"), vec![header("reference", "true")]].concat(),
+        [origin(SOURCE, "99", "-5"), vec![header("reference", "true")]].concat(),
+        [origin("elsewhere", "0", "0"), vec![header("reference", "true")]].concat(),
+        [origin(SOURCE, "-1", "0"), vec![header("skip", "true")]].concat(), // the only one that is no replay
+    ];
+    let records: Vec<_> = garbage
+        .iter()
+        .flat_map(|headers| [None, Some(b"garbage".to_vec())].map(|value| (headers.clone(), value)))
+        .map(|(headers, value)| Record {
+            topic: dead_letters::retries_of(SERVICE),
+            partition: Some(1),
+            key: None,
+            value,
+            headers,
+        })
+        .collect();
+    publish(&broker, &records);
+    let stream = StreamId::generate();
+    let mut good = record(stream, EventId::generate(), b"good");
+    good.topic = dead_letters::retries_of(SERVICE);
+    good.partition = Some(1);
+    good.headers.extend(origin(SOURCE, "0", "3"));
+    publish(&broker, &[good]);
+    eventually("the replay after the garbage is read", || head(&store) == Position(1));
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 12);
+    assert_eq!(letters.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_with_another_record_at_the_offset_is_read_again_without_what_was_handled() {
     let broker = start_broker();
     let (_directory, store) = new_store();
