@@ -9,10 +9,11 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{InboxError, InboxMetrics, error::SessionEnd, progress::Offsets};
+use super::{InboxMetrics, error::SessionEnd, progress::Offsets};
 use crate::{
     kafka::{
-        client::{self, Client, LogToTracing},
+        client::{Client, LogToTracing},
+        probe,
         record::Received,
     },
     runtime::backoff::Backoff,
@@ -25,45 +26,52 @@ const BATCH: usize = 500;
 const POLL: Duration = Duration::from_millis(100);
 
 /// A consumer whose partitions are assigned by hand.
-pub(super) struct Consumer(BaseConsumer<Lag>);
+pub(super) struct Consumer {
+    consumer: BaseConsumer<Lag>,
+    /// True if a connection was lost since the last [`take_interruption`](Self::take_interruption).
+    is_interrupted: bool,
+    /// True if a batch was damaged. Nothing may be polled after it, because records would be missing.
+    pub(super) is_damaged: bool,
+}
 
 impl Consumer {
-    /// Opens a consumer of topics, each with its number of partitions, from offsets.
-    pub(super) fn open<'t>(
+    /// Opens a consumer of partitions, each from an offset.
+    pub(super) fn open<'p>(
         client: &Client,
-        topics: impl IntoIterator<Item = (&'t str, i32)>,
-        offsets: &Offsets,
+        partitions: impl IntoIterator<Item = (&'p (String, i32), i64)>,
         lag: Lag,
     ) -> Result<Self, KafkaError> {
         let mut assignment = TopicPartitionList::new();
-        for (topic, partitions) in topics {
-            for partition in 0..partitions {
-                // Without a stored offset, consume from offset 0, not from the first record that is left. So a record
-                // that was deleted before it was consumed is an error.
-                let offset = offsets.get(&(topic.to_owned(), partition)).copied().unwrap_or(0);
-                assignment.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-            }
+        for ((topic, partition), offset) in partitions {
+            assignment.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
         }
         let mut config = client.consumer();
         config.set("statistics.interval.ms", "2000"); // reports the lag
         let consumer: BaseConsumer<Lag> = config.create_with_context(lag)?;
         consumer.assign(&assignment)?;
-        Ok(Self(consumer))
+        Ok(Self { consumer, is_interrupted: false, is_damaged: false })
     }
 
     /// Waits for a record, and takes the others that have arrived by then.
-    pub(super) fn poll(&self, offsets: &Offsets, backoff: &mut Backoff) -> Result<Vec<Received>, SessionEnd> {
+    pub(super) fn poll(&mut self, backoff: &mut Backoff) -> Result<Vec<Received>, SessionEnd> {
         let mut batch = Vec::new();
         let mut patience = POLL;
         while batch.len() < BATCH {
-            match self.0.poll(patience) {
+            match self.consumer.poll(patience) {
                 Some(Ok(message)) => batch.push(Received::from_librdkafka(&message)),
                 Some(Err(KafkaError::MessageConsumption(code))) if is_transient(code) => {
+                    self.is_interrupted = true;
                     backoff.say(&KafkaError::MessageConsumption(code));
                 }
                 Some(Err(KafkaError::MessageConsumption(
-                    RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-                ))) => return Err(self.offset_lost(offsets).into()),
+                    RDKafkaErrorCode::AutoOffsetReset
+                    | RDKafkaErrorCode::OffsetOutOfRange
+                    | RDKafkaErrorCode::LogTruncation,
+                ))) => return Err(SessionEnd::Displaced),
+                Some(Err(error)) if probe::is_damage(&error) => {
+                    self.is_damaged = true;
+                    break;
+                }
                 Some(Err(error)) => return Err(SessionEnd::Kafka(error)),
                 None => break,
             }
@@ -72,20 +80,9 @@ impl Consumer {
         Ok(batch)
     }
 
-    /// Finds the partition that has lost its offset, because librdkafka does not report it. It is one whose offset is
-    /// outside of the range that Kafka has.
-    fn offset_lost(&self, offsets: &Offsets) -> InboxError {
-        let assigned = self.0.assignment().map(|list| list.to_topic_map()).unwrap_or_default();
-        let next = |place: &(String, i32)| offsets.get(place).copied().unwrap_or(0);
-        let lost = assigned.keys().find(|place| {
-            self.0
-                .fetch_watermarks(&place.0, place.1, client::ANSWER)
-                .is_ok_and(|(low, high)| !(low..=high).contains(&next(place)))
-        });
-        let offset = lost.map(next);
-        let first = || assigned.keys().next().map(|(topic, _)| topic.clone()).unwrap_or_default();
-        let (topic, partition) = lost.cloned().unwrap_or_else(|| (first(), -1));
-        InboxError::OffsetLost { topic, partition, offset }
+    /// Returns whether a connection was lost since the last call. The log may have lost its tail meanwhile.
+    pub(super) fn take_interruption(&mut self) -> bool {
+        std::mem::take(&mut self.is_interrupted)
     }
 
     /// Commits offsets for Kafka's lag tools. A failure does no harm, because nothing here reads them.
@@ -95,7 +92,7 @@ impl Consumer {
         for ((topic, partition), offset) in offsets {
             let _ = list.add_partition_offset(&topic, partition, Offset::Offset(offset));
         }
-        let _ = self.0.commit(&list, CommitMode::Async);
+        let _ = self.consumer.commit(&list, CommitMode::Async);
     }
 }
 

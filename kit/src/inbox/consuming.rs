@@ -1,6 +1,11 @@
 //! The inbox at work: connects, consumes batches, and commits their effects.
 
-use std::{collections::HashMap, future, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
@@ -8,11 +13,13 @@ use tokio::sync::watch;
 use super::{
     Follow, InboxError, InboxMetrics,
     consumer::{Consumer, Lag},
-    dead_letters::{self, DeadLetters},
+    damage::{self, Damage},
+    dead_letters::{self, DeadLetters, Origin},
     decisions::{Decisions, Verdict},
     error::{Session, SessionEnd},
     metrics::RecordOutcome,
-    progress::{Offsets, Progress},
+    progress::{Offsets, Progress, Sources},
+    verification::{self, LostTail},
 };
 use crate::{
     aggregate::ReadTable,
@@ -20,6 +27,7 @@ use crate::{
     kafka::{
         client::Client,
         cluster::Cluster,
+        probe::Probe,
         record::Received,
         topics::{self, Topic, TopicError},
     },
@@ -29,11 +37,17 @@ use crate::{
         spans::Spans,
         stop::Stop,
     },
-    store::{Commit, CommitError, Store},
+    store::{Commit, CommitError, ReadError, Store},
 };
 
 /// The cluster that offsets of the embedded broker are stored under. Its real id changes with each start.
 pub(crate) const EPHEMERAL: &str = "embedded";
+
+/// The interval at which an idle inbox verifies its places in the topics, besides after each failure.
+const VERIFIED: Duration = Duration::from_secs(60);
+
+/// The pause after Kafka did not have an offset, before the partitions are verified.
+const DISPLACED: Duration = Duration::from_millis(100);
 
 /// Consumes the topics of other services into the domain of this one.
 pub struct Inbox<T: ReadTable> {
@@ -62,6 +76,9 @@ struct Memory {
     backoff: Backoff,
     dead_letters: DeadLetters,
     newer: NewerEvents,
+    damage: Damage,
+    /// True after the first connection, which is logged.
+    has_connected: bool,
 }
 
 impl<T: ReadTable> Inbox<T> {
@@ -81,25 +98,27 @@ impl<T: ReadTable> Inbox<T> {
             backoff: Backoff::new(format!("reading {}", self.topics().join(", ")), self.metrics.failure_counters()),
             dead_letters: DeadLetters::new(self.client.clone(), self.dead_letters.name.clone()),
             newer: NewerEvents::default(),
+            damage: Damage::none(),
+            has_connected: false,
         };
         loop {
             let Err(end) = self.session(stop, &mut memory);
             match end {
                 SessionEnd::Stop => return Ok(()),
-                // The broker of another process was started again, and has begun from nothing.
-                SessionEnd::Refused(error @ InboxError::OffsetLost { .. }) if self.is_ephemeral() => {
-                    memory.backoff.wait(stop, &error);
+                SessionEnd::Refused(error) => {
+                    if let InboxError::OffsetLost { .. } = error {
+                        // If this fails, the next start is refused for the same reason.
+                        let _ = self.store.refuse_blocking(&error.to_string());
+                    }
+                    return Err(error);
                 }
-                SessionEnd::Refused(error) => return Err(error),
+                SessionEnd::Damaged => {}
+                SessionEnd::Displaced => stop.sleep(DISPLACED),
                 SessionEnd::Kafka(error) => memory.backoff.wait(stop, &error),
                 SessionEnd::Topic(error) => memory.backoff.wait(stop, &error),
                 SessionEnd::Read(error) => memory.backoff.wait(stop, &error),
             }
         }
-    }
-
-    fn is_ephemeral(&self) -> bool {
-        matches!(self.cluster, Cluster::Ephemeral { .. })
     }
 
     fn topics(&self) -> Vec<&'static str> {
@@ -110,31 +129,64 @@ impl<T: ReadTable> Inbox<T> {
         if stop.is_requested() {
             return Err(SessionEnd::Stop);
         }
-        let (consumer, mut progress) = self.connect(stop)?;
-        memory.backoff.reset();
+        let (mut consumer, mut progress) = self.connect(stop, memory)?;
+        let mut verified_at = Instant::now();
         loop {
             if stop.is_requested() {
                 return Err(SessionEnd::Stop);
             }
             consumer.report_offsets(progress.take_report());
-            let batch = consumer.poll(&progress.read, &mut memory.backoff)?;
-            if batch.is_empty() && memory.backoff.is_waiting() && self.is_reachable() {
-                memory.backoff.reset();
+            let batch = consumer.poll(&mut memory.backoff)?;
+            let is_connected = !batch.is_empty() || !memory.backoff.is_waiting() || self.is_reachable();
+            let is_idle = batch.is_empty() && verified_at.elapsed() > VERIFIED;
+            if is_connected && (consumer.take_interruption() || is_idle) {
+                // A log that has lost its tail may have grown again since.
+                if !self.find_lost_tails(&progress, stop)?.is_empty() {
+                    return Err(SessionEnd::Displaced);
+                }
+                verified_at = Instant::now();
             }
-            if batch.is_empty() && progress.is_stored() {
-                continue;
+            if batch.is_empty() && is_connected {
+                memory.backoff.reset(); // with a batch, only once it is handled
             }
-            let began = Instant::now();
-            progress.add(&batch);
-            let topics = self.handle(&batch, &mut progress, stop, memory)?;
-            self.observe(&batch, &topics, began);
-            memory.backoff.reset();
+            if !batch.is_empty() || !progress.is_stored() {
+                self.take_in(batch, &mut progress, stop, memory)?;
+            }
+            if consumer.is_damaged {
+                let is_known = memory.damage.find(&self.client, &progress)?;
+                return Err(if is_known { SessionEnd::Damaged } else { SessionEnd::Displaced });
+            }
+            if memory.damage.is_repaired(&self.client, &progress)? {
+                return Err(SessionEnd::Damaged);
+            }
         }
+    }
+
+    /// Handles the records of a batch that were not handled before, and the decisions of operators.
+    fn take_in(
+        &self,
+        batch: Vec<Received>,
+        progress: &mut Progress,
+        stop: &Stop,
+        memory: &mut Memory,
+    ) -> Result<(), SessionEnd> {
+        let began = Instant::now();
+        let mut batch = progress.add(batch);
+        self.dereference(&mut batch, progress)?;
+        let mut has_skipped = false;
+        for given_up in damage::take_decisions(&mut batch) {
+            has_skipped |=
+                memory.damage.skip(&given_up, &self.client, &self.store, progress, &mut memory.dead_letters)?;
+        }
+        let topics = self.handle(&batch, progress, stop, memory)?;
+        self.observe(&batch, &topics, began);
+        memory.backoff.reset();
+        if has_skipped { Err(SessionEnd::Damaged) } else { Ok(()) }
     }
 
     /// Opens a consumer of all partitions, from the stored offsets. Creates the inbox's own topics, and fails while a
     /// followed topic is missing.
-    fn connect(&self, stop: &Stop) -> Result<(Consumer, Progress), SessionEnd> {
+    fn connect(&self, stop: &Stop, memory: &mut Memory) -> Result<(Consumer, Progress), SessionEnd> {
         let cluster = match self.cluster {
             Cluster::Durable => topics::cluster_id(&self.client).map_err(SessionEnd::Kafka)?,
             Cluster::Ephemeral { .. } => EPHEMERAL.to_owned(),
@@ -153,24 +205,63 @@ impl<T: ReadTable> Inbox<T> {
         ensure(&self.dead_letters)?;
         let partitions = ensure(&retries)?;
         consumed.push((retries.name.clone(), partitions));
-        let mut offsets = Offsets::new();
-        for (topic, _) in &consumed {
+        let mut progress = self.progress(cluster, &consumed)?;
+        verification::go_back(&self.find_lost_tails(&progress, stop)?, &mut progress);
+        let lag = Lag { metrics: self.metrics.clone(), topics: self.topics(), retries: retries.name };
+        let from = |place| if matches!(self.cluster, Cluster::Durable) { progress.next_of(place) } else { 0 };
+        let readable = progress.partitions().iter().filter(|place| !memory.damage.contains(place));
+        let assigned = readable.map(|place| (place, from(place)));
+        let consumer = Consumer::open(&self.client, assigned, lag).map_err(SessionEnd::Kafka)?;
+        for (topic, partitions) in consumed.iter().take(self.follows.len()) {
+            if !memory.has_connected {
+                tracing::info!(topic, partitions, "reading");
+            }
+        }
+        memory.has_connected = true;
+        Ok((consumer, progress))
+    }
+
+    /// Reads from the store how far the topics are consumed, each with its number of partitions.
+    fn progress(&self, cluster: String, topics: &[(String, i32)]) -> Result<Progress, ReadError> {
+        let (mut places, mut offsets, mut sources) = (Vec::new(), Offsets::new(), Sources::new());
+        for (topic, partitions) in topics {
+            places.extend((0..*partitions).map(|partition| (topic.clone(), partition)));
             let stored = self.store.offsets_blocking(&cluster, topic)?;
             offsets.extend(stored.into_iter().map(|(partition, offset)| ((topic.clone(), partition), offset)));
+            for (partition, source) in self.store.sources_blocking(&cluster, topic)? {
+                sources.entry((topic.clone(), partition)).or_default().push(source);
+            }
         }
-        let none = Offsets::new();
-        let from = if matches!(self.cluster, Cluster::Durable) { &offsets } else { &none };
-        let lag = Lag { metrics: self.metrics.clone(), topics: self.topics(), retries: retries.name };
-        let assigned = consumed.iter().map(|(topic, partitions)| (topic.as_str(), *partitions));
-        let consumer = Consumer::open(&self.client, assigned, from, lag).map_err(SessionEnd::Kafka)?;
-        for (topic, partitions) in consumed.iter().take(self.follows.len()) {
-            tracing::info!(topic, partitions, "reading");
+        Ok(Progress::new(cluster, places, offsets, sources))
+    }
+
+    /// Verifies that the topics have what was consumed. The topics of an ephemeral cluster begin anew with each start.
+    fn find_lost_tails(&self, progress: &Progress, stop: &Stop) -> Result<Vec<LostTail>, SessionEnd> {
+        match self.cluster {
+            Cluster::Durable => verification::find_lost_tails(&self.client, progress, stop),
+            Cluster::Ephemeral { .. } => Ok(Vec::new()),
         }
-        Ok((consumer, Progress::new(cluster, offsets)))
     }
 
     fn is_reachable(&self) -> bool {
         self.follows.first().is_some_and(|follow| topics::partitions(&self.client, follow.topic).is_ok())
+    }
+
+    /// Replaces the replays of records that are too large to be copied by those records. A replay stays as it is if
+    /// Kafka does not have its record any more.
+    fn dereference(&self, batch: &mut [Received], progress: &Progress) -> Result<(), SessionEnd> {
+        for replay in batch {
+            let origin = dead_letters::referenced(replay);
+            let is_followed =
+                |origin: &Origin| progress.partitions().contains(&(origin.topic.clone(), origin.partition));
+            let Some(origin) = origin.filter(is_followed) else { continue };
+            let record = Probe::open(&self.client)
+                .and_then(|probe| probe.record_at(&origin.topic, origin.partition, origin.offset));
+            if let Some(record) = record.map_err(SessionEnd::Kafka)? {
+                *replay = dead_letters::dereferenced(replay, record);
+            }
+        }
+        Ok(())
     }
 
     /// Decides on a batch, and commits its effects with the offsets. Returns the followed topic of each record.
@@ -241,7 +332,12 @@ impl<T: ReadTable> Inbox<T> {
         if appends.is_empty() && !must_commit && progress.may_wait() {
             return Ok(true);
         }
-        let committed = self.store(Commit { appends, offsets: progress.moves(), ..Commit::default() });
+        let committed = self.store(Commit {
+            appends,
+            offsets: progress.moves(),
+            sources: progress.changed_sources(),
+            ..Commit::default()
+        });
         if let Err(error) = &committed {
             spans.iter_mut().for_each(|span| span.fail(error)); // a later attempt has its own spans
         }

@@ -126,6 +126,9 @@ impl<'a, T: ReadTable> Decisions<'a, T> {
 /// Returns the followed topic of a record. For a replay, it is the topic of the original record. A service that follows
 /// only one topic needs no lookup.
 fn follow_of<A: Aggregate>(follows: &[Follow<A>], record: &Received) -> Result<Follow<A>, String> {
+    if let Some(origin) = dead_letters::referenced(record) {
+        return Err(format!("it is a replay of {origin}, which Kafka does not have any more"));
+    }
     let origin = dead_letters::is_retry(record).then(|| Origin::of(record));
     let topic = origin.as_ref().map_or(&record.topic, |origin| &origin.topic);
     let follow = follows.iter().find(|follow| follow.topic == topic);

@@ -46,6 +46,10 @@ pub(super) enum SessionEnd {
     Refused(InboxError),
     /// Kafka failed; a new session may succeed.
     Kafka(KafkaError),
+    /// A partition has not the next offset; a new session verifies all partitions.
+    Displaced,
+    /// A batch is damaged, or is not any more; a new session consumes from the other partitions.
+    Damaged,
     /// A topic cannot be used now; a new session may succeed.
     Topic(TopicError),
     /// The store cannot be read now; a new session may succeed.

@@ -7,8 +7,10 @@
 //! The partitions are assigned by hand, all of them to this process, without a consumer group. A store has one process,
 //! and its offsets are in it, so a rebalance could only add ways to fail.
 
+mod agreement;
 mod consumer;
 mod consuming;
+mod damage;
 #[cfg(not(feature = "verification"))]
 pub(crate) mod dead_letters;
 #[cfg(feature = "verification")]
@@ -18,6 +20,7 @@ mod error;
 mod metrics;
 mod progress;
 mod reader;
+mod verification;
 
 pub(crate) use self::consuming::EPHEMERAL;
 pub use self::reader::{Follow, Instruction, Reader};

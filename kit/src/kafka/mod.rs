@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod partition;
 pub(crate) mod partition_log;
+pub(crate) mod probe;
 pub(crate) mod producer;
 pub mod properties;
 pub mod record;

@@ -19,7 +19,13 @@ use serde_json::json;
 
 use crate::{
     inbox::dead_letters::{self, Letter, Origin},
-    kafka::{args::KafkaArgs, client::Client, partition_log::PartitionLog, topics},
+    kafka::{
+        args::KafkaArgs,
+        client::{ANSWER, Client},
+        partition_log::PartitionLog,
+        producer::Producer,
+        topics,
+    },
     relay::{
         transaction::Outcome,
         writer::{Finished, Writer},
@@ -51,6 +57,16 @@ pub enum DeadLettersCommand {
         /// The letters to replay
         #[command(flatten)]
         which: Which,
+
+        /// Kafka
+        #[command(flatten)]
+        kafka: KafkaArgs,
+    },
+    /// Gives up a damaged batch of a followed topic, at which the running service waits. It skips the batch
+    Skip {
+        /// The place of the batch, as the log of the service names it
+        #[arg(value_name = "TOPIC/PARTITION@OFFSET")]
+        batch: Origin,
 
         /// Kafka
         #[command(flatten)]
@@ -91,7 +107,9 @@ enum ReplayError {
 
 /// Runs the subcommand for a service, until it is done or a shutdown is requested.
 pub async fn run(service: &'static str, command: DeadLettersCommand, shutdown: Shutdown) -> Result<(), Failure> {
-    let (DeadLettersCommand::List { kafka, .. } | DeadLettersCommand::Replay { kafka, .. }) = &command;
+    let (DeadLettersCommand::List { kafka, .. }
+    | DeadLettersCommand::Replay { kafka, .. }
+    | DeadLettersCommand::Skip { kafka, .. }) = &command;
     let client = kafka.client(service)?;
     let stop = Stop::new(shutdown);
     let done = tokio::task::spawn_blocking(move || match command {
@@ -101,6 +119,9 @@ pub async fn run(service: &'static str, command: DeadLettersCommand, shutdown: S
         }
         DeadLettersCommand::Replay { which, .. } => {
             replay(&client, service, &which, &stop).map_err(|error| Failure::subcommand("dead-letters", error))
+        }
+        DeadLettersCommand::Skip { batch, .. } => {
+            skip(&client, service, &batch).map_err(|error| Failure::subcommand("dead-letters", error))
         }
     });
     done.await.map_err(|error| Failure::subcommand("dead-letters", error))?
@@ -193,5 +214,18 @@ fn replay(client: &Client, service: &str, which: &Which, stop: &Stop) -> Result<
         };
     }
     let _ = writeln!(io::stdout(), "{done} replayed");
+    Ok(())
+}
+
+/// Publishes the decision to skip a damaged batch. The service carries it out if it waits there.
+fn skip(client: &Client, service: &str, batch: &Origin) -> Result<(), ReplayError> {
+    let retries = dead_letters::retries_of(service);
+    let partitions = topics::partitions(client, &retries)?.ok_or_else(|| ReplayError::NoRetries(retries.clone()))?;
+    // Another partition than the damaged one, which may be of the same topic.
+    let partition = batch.partition.saturating_add(1).rem_euclid(partitions);
+    let producer = Producer::create(&client.producer())?;
+    producer.send(&dead_letters::give_up(batch, &retries, partition))?;
+    producer.wait(ANSWER)?;
+    let _ = writeln!(io::stdout(), "the service will skip {batch}, if it waits there; its log says so");
     Ok(())
 }

@@ -14,6 +14,8 @@ pub struct Commit {
     pub appends: Vec<Append>,
     /// The offsets up to which topics are consumed.
     pub offsets: Vec<OffsetMove>,
+    /// The last consumed records of each partition.
+    pub sources: Vec<(TopicPartition, SourceProgress)>,
     /// Changes of the read table that no event describes.
     pub updates: Vec<RowUpdate>,
     /// A statement of the store itself.
@@ -78,6 +80,29 @@ pub struct OffsetMove {
     pub from: Option<i64>,
     /// The offset of the next record to be consumed.
     pub to: i64,
+}
+
+/// A consumed record, by what recognizes it in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// The store that published it, from `ce_source`. Empty if the record names none.
+    pub source: String,
+    /// The offset.
+    pub offset: i64,
+    /// The position in its source, from `ce_sequence`. At most `i64::MAX`.
+    pub sequence: Option<u64>,
+    /// The id of the event, from `ce_id`. Empty if the record names none.
+    pub id: String,
+}
+
+/// How far the records of one source are consumed from a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceProgress {
+    /// The last consumed record of the source.
+    pub last: ConsumedRecord,
+    /// Records of the source up to this `ce_sequence` were handled before the partition lost its tail. `None` after
+    /// the first later record.
+    pub pass_through: Option<u64>,
 }
 
 /// A commit that was not made, or may not have been.

@@ -25,7 +25,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use self::{
-    commit::{Append, Commit, CommitError, OffsetMove, TopicPartition},
+    commit::{Append, Commit, CommitError, ConsumedRecord, OffsetMove, SourceProgress, TopicPartition},
     error::{BoxError, OpenError, ReadError},
     location::{Location, StoreId, StoreIdentity},
     log::{Log, Snapshot},
@@ -35,7 +35,7 @@ pub use self::{
 use self::{
     metrics::Outcome,
     sqlite::{
-        Rebuild, events, facts, open,
+        Rebuild, events, facts, last_records, open,
         readers::Readers,
         tables,
         writer::{self, Request},
@@ -215,6 +215,12 @@ impl Store {
     /// Returns the stored offsets of a topic: each partition, with the offset of the next record to be consumed.
     pub fn offsets_blocking(&self, cluster: &str, topic: &str) -> Result<Vec<(i32, i64)>, ReadError> {
         self.read_blocking(|connection| events::offsets(connection, cluster, topic))
+    }
+
+    /// Returns how far the sources of a topic are consumed, each with its partition. A source that was consumed only by
+    /// version 0.1.0 is missing.
+    pub fn sources_blocking(&self, cluster: &str, topic: &str) -> Result<Vec<(i32, SourceProgress)>, ReadError> {
+        self.read_blocking(|connection| last_records::of_topic(connection, cluster, topic))
     }
 
     /// Returns a fact that is stored for the service, such as the number of partitions of its topic.

@@ -390,3 +390,34 @@ fn a_store_without_the_column_for_tracestate_is_read_as_it_is_and_gets_it_when_i
     let read = states(store.read_stream_blocking(stream).expect("reads"));
     assert_eq!(read, [None, None, Some("s".to_owned())]);
 }
+
+#[test]
+fn the_last_record_of_each_source_is_stored_with_the_offset_also_in_a_store_of_the_first_version() {
+    let (directory, store) = new_store();
+    drop(store);
+    Connection::open(location(&directory).path())
+        .and_then(|file| file.execute_batch("DROP TABLE inbox_sources"))
+        .expect("as version 0.1.0 left it");
+    let store = open(&directory).expect("opens");
+    assert_eq!(store.sources_blocking("c", "t").expect("reads"), []);
+    let source = |name: &str, offset, sequence, pass_through| SourceProgress {
+        last: ConsumedRecord { source: name.to_owned(), offset, sequence, id: format!("id-{offset}") },
+        pass_through,
+    };
+    let moving = |from, to, sources: &[SourceProgress]| Commit {
+        offsets: vec![OffsetMove { partition: partition(), from, to }],
+        sources: sources.iter().map(|source| (partition(), source.clone())).collect(),
+        ..Commit::default()
+    };
+
+    let (old, bare) = (source("/a", 3, Some(9), None), source("", 4, None, None));
+    store.commit_blocking(moving(None, 5, &[old, bare.clone()])).expect("stored");
+    let new = source("/a", 6, Some(7), Some(9));
+    store.commit_blocking(moving(Some(5), 7, std::slice::from_ref(&new))).expect("stored");
+    store.commit_blocking(moving(Some(5), 8, &[source("/a", 7, None, None)])).expect_err("from another offset");
+    drop(store);
+
+    let store = open(&directory).expect("opens");
+    assert_eq!(store.sources_blocking("c", "t").expect("reads"), [(0, bare), (0, new)]);
+    assert_eq!(store.sources_blocking("another cluster", "t").expect("reads"), []);
+}

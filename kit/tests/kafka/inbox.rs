@@ -5,8 +5,11 @@ use oncelog::{
     embedded::{ApiKey, ErrorCode},
     event::{EventId, Position, StreamId},
     inbox::{InboxError, dead_letters},
-    kafka::{record::Record, topics},
-    store::{Commit, OffsetMove, Store, TopicPartition},
+    kafka::{
+        record::{Received, Record},
+        topics,
+    },
+    store::{Commit, ConsumedRecord, OffsetMove, SourceProgress, Store, TopicPartition},
     testing::{eventually, publish, read_until},
 };
 
@@ -163,6 +166,116 @@ async fn an_offset_that_kafka_does_not_have_is_an_error_that_names_it() {
     store.commit(commit).await.expect("stored");
     let error = start_inbox(&store, &broker).ended().expect_err("refused");
     assert!(matches!(error, InboxError::OffsetLost { partition: 1, offset: Some(77), .. }), "another reason: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_large_to_be_copied_is_dead_lettered_by_reference_and_its_replay_reads_it() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let _inbox = start_inbox(&store, &broker);
+    let stream = StreamId::generate();
+    let mut large = record(stream, EventId::generate(), &vec![b'w'; 2_096_870]);
+    large.headers[0].1 = Some(b"0.9".to_vec());
+    publish(&broker, &[large, record(stream, EventId::generate(), b"next")]);
+    eventually("the next record is read", || head(&store) == Position(1));
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| !letters.is_empty());
+    assert_eq!(letters[0].value, None);
+    assert_eq!(letters[0].header("dead_letter_reference"), Some("true"));
+    assert_eq!(letters[0].header("dead_letter_reason"), Some("the header ce_specversion is not what it should be"));
+
+    // The reason is not gone: its reader sees the record, and it is the same letter.
+    let origin = |letter: &Received| {
+        ["topic", "partition", "offset"].map(|name| letter.header(&format!("dead_letter_{name}")).map(str::to_owned))
+    };
+    let replay = Record {
+        topic: dead_letters::retries_of(SERVICE),
+        partition: None,
+        key: None,
+        value: None,
+        headers: letters[0].headers.clone(),
+    };
+    let mut gone = replay.clone();
+    gone.headers.push(("dead_letter_offset".to_owned(), Some(b"99999".to_vec())));
+    publish(&broker, &[replay, gone]);
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 3);
+    let of = |reason: &str| letters.iter().rfind(|letter| letter.header("dead_letter_reason") == Some(reason));
+    let again = of("the header ce_specversion is not what it should be").expect("it failed again");
+    assert_eq!((again.header("dead_letter_failures"), origin(again)), (Some("2"), origin(&letters[0])));
+    let letter = letters.iter().find(|letter| letter.header("dead_letter_offset") == Some("99999"));
+    let reason = letter.and_then(|letter| letter.header("dead_letter_reason")).expect("a letter");
+    assert!(reason.contains("which Kafka does not have any more"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_among_the_replays_blocks_nothing() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let _inbox = start_inbox(&store, &broker);
+    let header = |name: &str, value: &str| (format!("dead_letter_{name}"), Some(value.as_bytes().to_vec()));
+    let origin = |topic: &str, partition: &str, offset: &str| {
+        vec![header("topic", topic), header("partition", partition), header("offset", offset)]
+    };
+    let garbage = [
+        vec![],
+        origin(SOURCE, "x", "y"),
+        [origin(SOURCE, "0", "77"), vec![header("failures", "4294967295")]].concat(),
+        [origin(SOURCE, "-1", "0"), vec![header("reference", "true")]].concat(),
+        [origin(SOURCE, "99", "-5"), vec![header("reference", "true")]].concat(),
+        [origin("elsewhere", "0", "0"), vec![header("reference", "true")]].concat(),
+        [origin(SOURCE, "-1", "0"), vec![header("skip", "true")]].concat(), // the only one that is no replay
+    ];
+    let records: Vec<_> = garbage
+        .iter()
+        .flat_map(|headers| [None, Some(b"garbage".to_vec())].map(|value| (headers.clone(), value)))
+        .map(|(headers, value)| Record {
+            topic: dead_letters::retries_of(SERVICE),
+            partition: Some(1),
+            key: None,
+            value,
+            headers,
+        })
+        .collect();
+    publish(&broker, &records);
+    let stream = StreamId::generate();
+    let mut good = record(stream, EventId::generate(), b"good");
+    good.topic = dead_letters::retries_of(SERVICE);
+    good.partition = Some(1);
+    good.headers.extend(origin(SOURCE, "0", "3"));
+    publish(&broker, &[good]);
+    eventually("the replay after the garbage is read", || head(&store) == Position(1));
+    let letters = read_until(&broker, &dead_letters::topic_of(SERVICE), |letters| letters.len() >= 12);
+    assert_eq!(letters.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_with_another_record_at_the_offset_is_read_again_without_what_was_handled() {
+    let broker = start_broker();
+    let (_directory, store) = new_store();
+    let stream = StreamId::generate();
+    let records: Vec<_> = (1..=6_u64)
+        .map(|sequence| {
+            let mut record = record(stream, EventId::generate(), sequence.to_string().as_bytes());
+            record.partition = Some(1);
+            record.headers.push(("ce_source".to_owned(), Some(b"/source/1".to_vec())));
+            record.headers.push(("ce_sequence".to_owned(), Some(format!("{sequence:020}").into_bytes())));
+            record
+        })
+        .collect();
+    publish(&broker, &records);
+
+    // The store says that the records 1 to 3 were handled, and another one as the fourth.
+    let cluster = topics::cluster_id(&client(&broker)).expect("has one");
+    let partition = TopicPartition { cluster, topic: SOURCE.to_owned(), partition: 1 };
+    let last =
+        ConsumedRecord { source: "/source/1".to_owned(), offset: 4, sequence: Some(3), id: "another".to_owned() };
+    let mut commit = Commit::default();
+    commit.offsets = vec![OffsetMove { partition: partition.clone(), from: None, to: 5 }];
+    commit.sources = vec![(partition, SourceProgress { last, pass_through: None })];
+    store.commit(commit).await.expect("stored");
+
+    let _inbox = start_inbox(&store, &broker);
+    eventually("the records are read", || head(&store) == Position(3));
+    assert_eq!(words(&store, stream).await, ["4", "5", "6"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

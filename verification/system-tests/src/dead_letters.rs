@@ -86,6 +86,17 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     let id = letters[0]["id"].as_str().context("a dead letter without an id")?;
     let (code, said) = service.subcommand(&replay(&brokers, &[id]))?;
     ensure!(code == Some(0) && said.contains("1 replayed"), "{code:?}: {said}");
+    wait_for_count(&service, &brokers, UNKNOWN)?;
+
+    // Tombstones and garbage in both topics. Those among the replays are listed, and none blocks the command.
+    for topic in ["order-service.dead-letters", RETRIES] {
+        write_garbage(&brokers, topic)?;
+    }
+    wait_for_count(&service, &brokers, UNKNOWN + 3)?;
+    let (code, said) = service.subcommand(&replay(&brokers, &["--all"]))?;
+    ensure!(code == Some(0) && said.contains("53 replayed"), "{code:?}: {said}");
+    wait_for_count(&service, &brokers, UNKNOWN + 3)?;
+    println!("    tombstones and garbage in the topics of dead letters and of replays: nothing is blocked");
     Ok(vec![("dead letters", (retried.len() + paid.len(), findings))])
 }
 
@@ -115,6 +126,29 @@ fn wait_for_letters(service: &Service, brokers: &str, count: usize, failures: u6
     }
     let listed = letters(service, brokers)?;
     anyhow::bail!("{} are listed instead of {count} with {failures} failures: {:?}", listed.len(), listed.first())
+}
+
+/// Waits until `count` dead letters are listed.
+#[expect(clippy::disallowed_methods, reason = "a short pause between two polls")]
+fn wait_for_count(service: &Service, brokers: &str, count: usize) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        if letters(service, brokers)?.len() == count {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    anyhow::bail!("{} are listed instead of {count}", letters(service, brokers)?.len())
+}
+
+/// Writes a tombstone, a record without headers, and one with half of the headers of a dead letter.
+fn write_garbage(brokers: &str, topic: &str) -> anyhow::Result<()> {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let headers = OwnedHeaders::new().insert(Header { key: "dead_letter_topic", value: Some("payment-events") });
+    let bare = || BaseRecord::<str, str>::to(topic).key("garbage");
+    for record in [bare(), bare().payload("garbage"), bare().headers(headers)] {
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    Ok(producer.flush(Duration::from_secs(10))?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the time of the kill varies")]

@@ -164,7 +164,6 @@ impl Kafka {
     }
 
     /// Shuts the broker down cleanly, and waits until it has ended.
-    #[expect(dead_code, reason = "used by the scenarios that damage a log")]
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         services::signal(&self.process, "-TERM")?;
         self.process.wait()?;

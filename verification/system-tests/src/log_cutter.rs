@@ -71,7 +71,6 @@ impl PartitionFiles {
         Ok(())
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the scenario of a damaged batch"))]
     /// Flips a bit of the last record of the batch that holds an offset. The broker must have been shut down cleanly.
     /// Otherwise it verifies the log at its next start, and cuts it off at this batch.
     pub(crate) fn flip_bit(&self, offset: i64) -> anyhow::Result<()> {

@@ -7,10 +7,12 @@
 #![expect(clippy::print_stdout, reason = "the output is the report")]
 
 mod audit;
+mod bare_orders;
 mod chaos;
 mod checks;
 mod consumers;
 mod crash_points;
+mod damaged;
 mod dead_letters;
 mod faults;
 mod figures;
@@ -30,6 +32,7 @@ mod shipping;
 mod slow_link;
 mod times;
 mod tools;
+mod truncated;
 mod world;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -81,13 +84,15 @@ type Table = Vec<(&'static str, Findings)>;
 
 type Scenario = fn(&Ground) -> anyhow::Result<Table>;
 
-const SCENARIOS: [(&str, &str, Scenario); 14] = [
+const SCENARIOS: [(&str, &str, Scenario); 16] = [
     ("late-commit", "a late commit, delayed by a proxy", late_commit::run),
     ("second-process", "a second process for the same store", second_process::run),
     ("refusals", "a service that refuses to continue, and the command that settles it", refusals::run),
     ("lost-tail", "logs that lose their newest records", lost_tail::run),
     ("slow-link", "a link with a long round trip", slow_link::run),
     ("dead-letters", "dead letters and their replay", dead_letters::run),
+    ("truncated", "a followed topic that loses its tail", truncated::run),
+    ("damaged", "a damaged batch in a followed topic", damaged::run),
     ("audit", "audits, and faults that are planted for them", audit::run),
     ("shipping", "the example service, which follows both topics", shipping::run),
     ("consumers", "readers in other languages", consumers::run),

@@ -4,6 +4,7 @@
 
 pub(super) mod events;
 pub(super) mod facts;
+pub(super) mod last_records;
 mod lock;
 pub(super) mod open;
 pub(super) mod readers;

@@ -5,6 +5,7 @@ use std::{collections::HashSet, path::Path, time::Duration};
 use rusqlite::{Connection, config::DbConfig};
 
 use super::{
+    last_records,
     lock::{self, Lock, Locked},
     rebuild::{self, Rebuild},
     schema,
@@ -51,6 +52,7 @@ pub(in crate::store) fn open(
     }
     schema::check(&connection, path, identity)?;
     schema::add_tracestate(&connection).map_err(failed)?;
+    last_records::create(&connection).map_err(failed)?;
     match table {
         Some(table) => rebuild::prepare(&mut connection, path, table, rebuild)?,
         None => rebuild::forget(&connection).map_err(failed)?,

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, ffi, params};
 use tokio::sync::{oneshot, watch};
 
-use super::{open::Opened, schema, tables};
+use super::{last_records, open::Opened, schema, tables};
 use crate::{
     event::{Event, Position, StreamId, Version, to_micros},
     runtime::fault::{self, Step},
@@ -235,6 +235,9 @@ impl Writer {
                      ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
                 )?
                 .execute(params![at.cluster, at.topic, at.partition, to])?;
+        }
+        for (at, progress) in &commit.sources {
+            last_records::put(&self.connection, at, progress)?;
         }
         for update in &commit.updates {
             if let Some(table) = self.table {
