@@ -147,9 +147,10 @@ fn listed(violations: &[Violation]) -> String {
 }
 
 impl Violation {
-    /// Parses the id of a stream in a field.
+    /// Parses the id of a stream in a field. A caller may write it in upper case; records and answers never do.
     pub fn stream_id(field: &str, text: &str) -> Result<StreamId, Self> {
-        StreamId::parse(text).ok_or_else(|| Self::new(field, "must be a UUID of 36 characters in lower case"))
+        let id = StreamId::parse(&text.to_ascii_lowercase());
+        id.ok_or_else(|| Self::new(field, "must be a UUID of 36 characters"))
     }
 
     /// Names the field as JSON does: `order_id` is `orderId`. Quoted keys, as in `metadata["my_key"]`, stay.

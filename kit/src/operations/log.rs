@@ -41,7 +41,8 @@ pub struct LogArgs {
 
 /// Parses the id of a stream.
 pub(crate) fn stream(text: &str) -> Result<StreamId, String> {
-    StreamId::parse(text).ok_or_else(|| "must be an id of 36 characters, as in answers and records".to_owned())
+    StreamId::parse(&text.to_ascii_lowercase())
+        .ok_or_else(|| "must be an id of 36 characters, as in answers and records".to_owned())
 }
 
 /// Prints the log to stdout. Ends without an error if the pipe is closed.

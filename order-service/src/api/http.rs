@@ -29,7 +29,7 @@ use super::{
     Orders,
     json::{EventsJson, OrderJson, OrdersJson, create_order_request, list_orders_request},
     openapi::{self, NewOrder, Problem},
-    requests::{details, page},
+    requests::{REQUEST_ID_RULE, details, is_request_id, page},
 };
 
 /// The timeout for the body of a request. The headers have a timeout of their own.
@@ -240,7 +240,7 @@ async fn traced(
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, CallError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let wrong = || bad("Idempotency-Key", "must be up to 64 printable ASCII characters without spaces, quoted or bare");
+    let wrong = || bad("Idempotency-Key", &format!("{REQUEST_ID_RULE}, quoted or bare"));
     if values.next().is_some() {
         return Err(bad("Idempotency-Key", "is given more than once"));
     }
@@ -249,7 +249,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, CallError> {
         Some(quoted) => quoted.strip_suffix('"').ok_or_else(wrong)?.replace("\\\"", "\"").replace("\\\\", "\\"),
         None => text.to_owned(),
     };
-    if key.is_empty() { Err(wrong()) } else { Ok(Some(key)) }
+    if key.is_empty() || !is_request_id(&key) { Err(wrong()) } else { Ok(Some(key)) }
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), CallError> {

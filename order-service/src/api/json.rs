@@ -241,18 +241,52 @@ pub(super) fn list_orders_request(parameters: Vec<(String, String)>) -> (ListOrd
     (request, violations)
 }
 
+/// Reads a time of RFC 3339, which has an offset. Without one, the time would depend on where it is read.
 fn time(text: &str) -> Result<Timestamp, &'static str> {
-    text.parse().map_err(|_error| "must be a time such as 2026-01-31T12:00:00Z")
+    let time = text.parse().map_err(|_error| "must be a time such as 2026-01-31T12:00:00Z; write a + as %2B")?;
+    let (date, clock) = text.split_at(text.len().min("2026-01-31".len()));
+    if date.len() < "2026-01-31".len() || !clock.contains(['Z', 'z', '+', '-']) {
+        return Err("must have an offset from UTC, as in 2026-01-31T12:00:00Z or 2026-01-31T12:00:00+01:00");
+    }
+    Ok(time)
 }
 
 /// Reads a whole number, or a string that contains one: the JSON form of protobuf writes 64-bit numbers as strings.
 fn amount(value: &RawValue) -> Result<i64, &'static str> {
     let number = match serde_json::from_str(value.get()) {
-        Ok(Value::Number(number)) => number.as_i64(),
-        Ok(Value::String(digits)) => digits.parse().ok(),
+        Ok(Value::Number(_)) => integer(value.get()),
+        Ok(Value::String(digits)) => integer(&digits),
         Ok(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | Err(_) => None,
     };
     number.ok_or("must be a whole number of the currency's minor unit (500 is USD 5.00), at most 1000000000000")
+}
+
+/// Reads a decimal number whose value is an integer, such as `500`, `500.0` or `5e2`. JSON Schema and the JSON form of
+/// protobuf define integers by their value. Computes without rounding.
+fn integer(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    if digits.is_empty() || !digits.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let shift = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let mut number: i128 = format!("{whole}{fraction}").parse().ok()?;
+    if number == 0 {
+        return Some(0);
+    }
+    for _ in 0..shift.unsigned_abs().min(40) {
+        if shift < 0 {
+            number = (number % 10 == 0).then_some(number / 10)?;
+        } else {
+            number = number.checked_mul(10)?;
+        }
+    }
+    i64::try_from(number).ok()
 }
 
 fn text(value: &RawValue) -> Result<String, &'static str> {
@@ -295,7 +329,9 @@ mod tests {
     fn each_wrong_field_is_named() {
         for (body, fields) in [
             (r#"{"amount":1.5}"#, vec!["amount"]),
-            (r#"{"amount":1e3}"#, vec!["amount"]),
+            (r#"{"amount":5e-1}"#, vec!["amount"]),
+            (r#"{"amount":1e99}"#, vec!["amount"]),
+            (r#"{"amount":"0x10"}"#, vec!["amount"]),
             (r#"{"amount":"five"}"#, vec!["amount"]),
             (r#"{"amount":99999999999999999999}"#, vec!["amount"]),
             (r#"{"amount":5,"colour":null}"#, vec!["colour"]),
@@ -309,6 +345,28 @@ mod tests {
             let (_, violations) = create_order_request(body.as_bytes()).expect(body);
             assert_eq!(violations.iter().map(|v| v.field.as_str()).collect::<Vec<_>>(), fields, "{body}");
         }
+    }
+
+    #[test]
+    fn an_integer_is_one_by_its_value() {
+        let read = ["500", "500.0", "5e2", "5E+2", "5000e-1", "0.5e3", "-500", "0", "0e99", "9223372036854775807"];
+        let values = [500, 500, 500, 500, 500, 500, -500, 0, 0, i64::MAX];
+        assert_eq!(read.map(integer), values.map(Some));
+        for refused in ["", "-", ".", "0.5", "5e-1", "5e", "1e19", "9223372036854775808", "1e999999999999", "+5", "5 "]
+        {
+            assert_eq!(integer(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_an_offset() {
+        for good in ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00.5+01:00", "2026-01-31T12:00:00-05:30"] {
+            assert!(time(good).is_ok(), "{good}");
+        }
+        for bad in ["2026-01-31T12:00:00", "2026-01-31"] {
+            assert!(time(bad).expect_err(bad).contains("offset"), "{bad}");
+        }
+        assert!(time("2026-01-31T12:00:00 01:00").expect_err("a decoded +").contains("%2B"));
     }
 
     #[test]

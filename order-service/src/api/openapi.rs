@@ -31,13 +31,13 @@ pub(super) struct NewOrder {
     #[schema(default = "USD", example = "USD")]
     currency_code: Option<String>,
     /// Makes the call safe to repeat, for ever. Printable ASCII without spaces, best a UUID.
-    #[schema(max_length = 64)]
+    #[schema(max_length = 255)]
     request_id: Option<String>,
     /// The caller's id of the customer.
     #[schema(max_length = 64)]
     customer_id: Option<String>,
     /// Up to 16 entries that are stored with the order. Keys have 1 to 64 characters from `[a-z0-9_.-]`, values up to
-    /// 256 characters.
+    /// 256 characters, none of them a control character.
     metadata: Option<BTreeMap<String, String>>,
 }
 

@@ -17,6 +17,8 @@ use crate::{order::Details, orders_table::Filter};
 
 const DEFAULT_CURRENCY: &str = "USD";
 const ID_LENGTH: usize = 64;
+/// Clients make keys of up to 255 characters.
+pub(super) const REQUEST_ID_LENGTH: usize = 255;
 const METADATA_ENTRIES: usize = 16;
 const METADATA_KEY_LENGTH: usize = 64;
 const METADATA_VALUE_LENGTH: usize = 256;
@@ -84,8 +86,8 @@ pub(super) fn details(request: CreateOrderRequest) -> Result<Details, Vec<Violat
     if let Err(errors) = &money {
         violations.extend(errors.iter().map(|error| Violation::new(error.field(), error.to_string())));
     }
-    if request.request_id.len() > ID_LENGTH || !request.request_id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        violations.push(Violation::new("request_id", "must be up to 64 printable ASCII characters without spaces"));
+    if !is_request_id(&request.request_id) {
+        violations.push(Violation::new("request_id", REQUEST_ID_RULE));
     }
     if too_long(&request.customer_id, ID_LENGTH) || request.customer_id.chars().any(char::is_control) {
         violations.push(Violation::new("customer_id", "must be up to 64 characters, none of them a control character"));
@@ -108,6 +110,14 @@ pub(super) fn details(request: CreateOrderRequest) -> Result<Details, Vec<Violat
     }
 }
 
+/// The rule for a request id, phrased to follow the name of its field.
+pub(super) const REQUEST_ID_RULE: &str = "must be up to 255 printable ASCII characters without spaces";
+
+/// Returns true if the text may be a request id.
+pub(super) fn is_request_id(text: &str) -> bool {
+    text.len() <= REQUEST_ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 fn metadata(key: &str, value: &str, violations: &mut Vec<Violation>) {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
     if key.is_empty() || too_long(key, METADATA_KEY_LENGTH) || !key.chars().all(allowed) {
@@ -116,8 +126,9 @@ fn metadata(key: &str, value: &str, violations: &mut Vec<Violation>) {
             format!("metadata[{shown:?}]"),
             "must have a key of 1 to 64 characters from a-z, 0-9, '_', '.' and '-'",
         ));
-    } else if too_long(value, METADATA_VALUE_LENGTH) {
-        violations.push(Violation::new(format!("metadata[{key:?}]"), "must be at most 256 characters"));
+    } else if too_long(value, METADATA_VALUE_LENGTH) || value.chars().any(char::is_control) {
+        let rule = "must be at most 256 characters, none of them a control character";
+        violations.push(Violation::new(format!("metadata[{key:?}]"), rule));
     }
 }
 
@@ -150,19 +161,23 @@ mod tests {
             currency_code: "XXL".to_owned(),
             request_id: "a b".to_owned(),
             customer_id: "x".repeat(65),
-            metadata: [("Key".to_owned(), String::new()), ("ok".to_owned(), "v".repeat(257))].into(),
+            metadata: [
+                ("Key".to_owned(), String::new()),
+                ("ok".to_owned(), "v".repeat(257)),
+                ("tab".to_owned(), "a\tb".to_owned()),
+            ]
+            .into(),
         };
-        assert_eq!(
-            bad_fields(request),
-            ["amount", "currency_code", "request_id", "customer_id", "metadata[\"Key\"]", "metadata[\"ok\"]"]
-        );
+        let of_metadata = ["metadata[\"Key\"]", "metadata[\"ok\"]", "metadata[\"tab\"]"];
+        let expected = [&["amount", "currency_code", "request_id", "customer_id"][..], &of_metadata].concat();
+        assert_eq!(bad_fields(request), expected);
     }
 
     #[test]
     fn the_limits_are_inclusive() {
         let entries = (0..16).map(|n| (format!("{n:064}"), "ü".repeat(256))).collect();
         let request = CreateOrderRequest {
-            request_id: "r".repeat(64),
+            request_id: "r".repeat(255),
             customer_id: "ü".repeat(64),
             metadata: entries,
             ..request()

@@ -124,11 +124,13 @@ async fn a_bad_http_request_names_each_bad_field_and_stores_nothing() {
     assert_eq!((charset.status, charset.bad_fields()), (400, vec!["amount"]), "the type is right, the fields are not");
     assert_eq!(service.stored_orders(), 0);
 
-    for id in ["x", &UNKNOWN.to_uppercase(), &UNKNOWN[1..]] {
+    for id in ["x", &UNKNOWN[1..]] {
         let answer = service.get(&format!("/orders/{id}"));
         assert_eq!((answer.status, answer.bad_fields()), (400, vec!["orderId"]), "{id}");
     }
-    assert_eq!(service.get(&format!("/orders/{UNKNOWN}")).status, 404);
+    for id in [UNKNOWN, &UNKNOWN.to_uppercase()] {
+        assert_eq!(service.get(&format!("/orders/{id}")).status, 404, "{id}");
+    }
     assert_eq!(service.get("/nothing").status, 404);
     assert_eq!(service.get("/nothing").content_type, "application/problem+json");
     assert_eq!(service.http("DELETE", "/orders", "", b"").status, 405);
