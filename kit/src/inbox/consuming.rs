@@ -314,7 +314,12 @@ impl<T: ReadTable> Inbox<T> {
     fn dead_letter(&self, record: &Received, reason: &str, dead_letters: &mut DeadLetters) -> Result<(), SessionEnd> {
         let failed = || KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut);
         fault::around(Step::SetAside, failed, || dead_letters.send(record, reason)).map_err(SessionEnd::Kafka)?;
-        tracing::warn!(record = %record.place(), reason, "sent a record to the dead letters");
+        match dead_letters.lines.admit(Instant::now()) {
+            Some(left_out) => {
+                tracing::warn!(record = %record.place(), reason, left_out, "sent a record to the dead letters");
+            }
+            None => tracing::debug!(record = %record.place(), reason, "sent a record to the dead letters"),
+        }
         Ok(())
     }
 

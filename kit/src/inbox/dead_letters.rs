@@ -8,10 +8,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::kafka::{
-    client::Client,
-    producer::Producer,
-    record::{Received, Record},
+use crate::{
+    kafka::{
+        client::Client,
+        producer::Producer,
+        record::{Received, Record},
+    },
+    runtime::line_limit::LineLimit,
 };
 
 const ACKNOWLEDGED: Duration = Duration::from_secs(10);
@@ -37,12 +40,14 @@ pub struct DeadLetters {
     topic: String,
     /// Opened with the first record, because most services never need it.
     producer: Option<Producer>,
+    /// Anyone who writes to a followed topic can cause dead letters.
+    pub(super) lines: LineLimit,
 }
 
 impl DeadLetters {
     /// Creates the publisher. It does not connect yet.
     pub fn new(client: Client, topic: String) -> Self {
-        Self { client, topic, producer: None }
+        Self { client, topic, producer: None, lines: LineLimit::new() }
     }
 
     /// Dead-letters a record. When it returns `Ok`, the record is in the dead-letter topic; after an error it may be

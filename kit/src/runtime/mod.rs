@@ -3,6 +3,7 @@
 pub(crate) mod backoff;
 pub(crate) mod failure;
 pub mod fault;
+pub(crate) mod line_limit;
 pub(crate) mod metrics;
 pub(crate) mod pace;
 pub(crate) mod spans;

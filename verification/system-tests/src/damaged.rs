@@ -1,7 +1,14 @@
 //! Flips one bit in a batch of a followed topic. Only its partition may wait, and its place must be named. The batch is
-//! skipped by an operator's decision, and replayed once the log is repaired.
+//! skipped by an operator's decision, and replayed once the log is repaired. A record that is too large for the topic of
+//! dead letters must not stop its partition either.
+
+use std::time::Duration;
 
 use anyhow::ensure;
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
 
 use crate::{
     Ground, Table,
@@ -68,10 +75,28 @@ pub(crate) fn run(ground: &Ground) -> anyhow::Result<Table> {
     service.start_again()?;
     let (code, said) = service.subcommand(&["dead-letters", "replay", "--all", "--kafka-brokers", &brokers])?;
     ensure!(code == Some(0) && said.contains("10 replayed"), "{code:?}: {said}");
+    charged(&[&orders[1]])?;
+    println!("    replayed after the log was repaired");
+
+    publish_large(&brokers)?;
+    orders.push(producer.publish(0, 10)?);
     let all: Vec<&[BareOrder]> = orders.iter().map(Vec::as_slice).collect();
     let records = charged(&all)?;
-    println!("    replayed after the log was repaired");
+    let (code, said) = service.subcommand(&["dead-letters", "list", "--kafka-brokers", &brokers])?;
+    ensure!(code == Some(0) && said.lines().count() == 1 && said.contains("order-events/0@30 "), "{code:?}: {said}");
+    println!("    a record that its producer compressed, too large for the dead letters: listed, and blocks nothing");
     Ok(vec![("damaged batch", (records.len(), checks::each_once_in_order(&records)))])
+}
+
+/// Publishes a record that is small only as long as it is compressed. It cannot be read as an event.
+fn publish_large(brokers: &str) -> anyhow::Result<()> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("compression.type", "gzip").set("message.max.bytes", "10000000");
+    let producer: BaseProducer = config.create()?;
+    let value = vec![0; 5_000_000];
+    let record = BaseRecord::<str, [u8]>::to(TOPIC).partition(0).payload(&value);
+    producer.send(record).map_err(|(error, _)| error)?;
+    Ok(producer.flush(Duration::from_secs(10))?)
 }
 
 /// Flips a bit in the second batch of a partition. Flipped again, it is as before.
