@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::body::Bytes;
 use contracts::proto::orders::v1::CreateOrderRequest;
-use http_body_util::Full;
-use hyper_util::rt::TokioExecutor;
 use prost::Message as _;
 
 use crate::harness::{Service, agent};
@@ -83,58 +80,4 @@ async fn a_page_of_another_site_changes_nothing() {
 
     assert_eq!(cancel("user-agent", "curl"), 200);
     service.stop().await.expect("a clean stop");
-}
-
-/// Lists of large orders whose answers are never read. What the service holds of them is bounded.
-#[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_not_read_take_bounded_memory() {
-    let service = Service::start().await;
-    let metadata: String =
-        (0..16).map(|number| format!("\"k{number}\":\"{}\",", "v".repeat(250))).collect::<Vec<_>>().concat();
-    let order = format!("{{\"amount\":500,\"metadata\":{{{}}}}}", metadata.trim_end_matches(','));
-    for _ in 0..300 {
-        assert_eq!(service.post(&order).status, 201);
-    }
-    let page = service.get("/orders?pageSize=1000").body;
-    assert!(page.to_string().len() < 2 << 20 && page["nextPageToken"].is_string(), "a page is cut by its bytes");
-    let before = resident_megabytes();
-
-    let mut unread = Vec::new();
-    for _ in 0..300 {
-        let request = "GET /orders?pageSize=1000 HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        unread.push(connect(&service, request.as_bytes()));
-    }
-    // Over HTTP/2: the answers begin, and their bodies are kept without being read.
-    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .http2_initial_stream_window_size(64 * 1024)
-        .http2_initial_connection_window_size(64 * 1024)
-        .build_http::<Full<Bytes>>();
-    let mut bodies = Vec::new();
-    for _ in 0..60 {
-        let request = service.request("GET", "/orders?pageSize=1000").body(Full::default()).expect("a request");
-        match tokio::time::timeout(Duration::from_secs(if bodies.is_empty() { 60 } else { 5 }), client.request(request))
-            .await
-        {
-            Ok(answer) => bodies.push(answer),
-            Err(_elapsed) => break,
-        }
-    }
-    assert!(bodies.len() > 10, "{} answers began", bodies.len());
-    tokio::time::sleep(Duration::from_secs(2)).await;
-
-    let grown = resident_megabytes().saturating_sub(before);
-    assert!(grown < 128, "the process grew by {grown} MB");
-    assert_eq!(service.get("/livez").status, 200);
-    assert_eq!(service.post(r#"{"amount":500}"#).status, 201, "small answers need no budget");
-    let another = service.get("/orders?pageSize=1000").status;
-    assert!([200, 429].contains(&another), "an answer is whole, or refused: {another}");
-    drop((unread, bodies));
-    service.stop().await.expect("a clean stop");
-}
-
-fn resident_megabytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a line");
-    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<usize>().ok()).expect("a number") / 1024
 }

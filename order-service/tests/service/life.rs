@@ -85,7 +85,7 @@ async fn an_idempotency_key_is_a_request_id_quoted_or_bare() {
     let two = two.header("idempotency-key", "k-1").header("idempotency-key", "k-2");
     let two = two.body(&br#"{"amount":500}"#[..]).expect("a request");
     assert_eq!(agent().run(two).expect("an answer").status(), 400);
-    assert_eq!(service.stored_orders(), 1);
+    assert_eq!(service.stored_orders(), 2);
     service.stop().await.expect("a clean stop");
 }
 
