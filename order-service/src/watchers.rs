@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{Stream, stream};
@@ -23,6 +24,9 @@ use crate::order::Order;
 
 /// The number of events that are read at a time to find those of watched orders.
 const BATCH: usize = 500;
+
+/// The pause after the store could not be read.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The watchers of all orders. Clones share them.
 #[derive(Clone, Default)]
@@ -52,7 +56,13 @@ impl Watchers {
                         position = events.last().map_or(newest, |last| last.position);
                         self.wake(&events);
                     }
-                    Err(_) => self.wake_all(), // each of them reads, and reports the error to its caller
+                    Err(_) => {
+                        self.wake_all(); // each of them reads, and reports the error to its caller
+                        tokio::select! {
+                            () = stop.requested() => break,
+                            () = tokio::time::sleep(PAUSE) => {}
+                        }
+                    }
                 }
             }
             position = newest;

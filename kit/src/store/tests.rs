@@ -361,6 +361,19 @@ fn a_rebuild_that_is_interrupted_leaves_the_old_tables() {
 }
 
 #[test]
+fn a_symbolic_link_to_an_open_store_has_the_same_lock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink("test.db", &link).expect("linked before the file exists");
+    let store = Store::open(&Location::sqlite(&link), IDENTITY, Some(COUNTS)).expect("opens");
+    assert!(matches!(open(&directory), Err(OpenError::InUse { .. })));
+    drop(store);
+    let _store = open(&directory).expect("opens");
+    let again = Store::open(&Location::sqlite(&link), IDENTITY, Some(COUNTS));
+    assert!(matches!(again, Err(OpenError::InUse { .. })));
+}
+
+#[test]
 fn a_store_that_is_open_or_missing_is_not_rebuilt() {
     let (directory, _store) = new_store();
     assert!(matches!(Store::rebuild(&location(&directory), IDENTITY, Some(COUNTS)), Err(OpenError::InUse { .. })));

@@ -1,7 +1,7 @@
 //! A lock on a file beside the store, held while the store is open. It allows one process at a time.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -15,8 +15,10 @@ pub(in crate::store) enum Locked {
     Theirs(Option<u32>),
 }
 
+/// Takes the lock of a store. Two paths that lead to one file by symbolic links have one lock.
 pub(in crate::store) fn acquire(store: &Path) -> io::Result<Locked> {
-    let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path(store))?;
+    let path = path(&resolve(store)?);
+    let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path)?;
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0)?;
@@ -30,6 +32,18 @@ pub(in crate::store) fn acquire(store: &Path) -> io::Result<Locked> {
             Ok(Locked::Theirs(holder.parse().ok()))
         }
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Follows symbolic links, also to a file that does not exist yet.
+fn resolve(store: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(store) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        resolved => return resolved,
+    }
+    match fs::read_link(store) {
+        Ok(target) => resolve(&store.parent().unwrap_or(Path::new("")).join(target)),
+        Err(_no_link) => Ok(store.to_owned()),
     }
 }
 

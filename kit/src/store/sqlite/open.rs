@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::{Connection, config::DbConfig, ffi};
 
 use super::{
     last_records,
@@ -67,10 +67,26 @@ pub(in crate::store) fn open(
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        let problem = format!("the file system does not support a write-ahead log (journal_mode is {mode})");
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(problem)));
+    }
     connection.pragma_update(None, "synchronous", "FULL")?; // a commit is on disk when it returns
     connection.set_prepared_statement_cache_capacity(64);
     // Plans each statement once. By default SQLite plans some of them, such as those with `LIMIT ?1`, at each use.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_write_ahead_log_is_refused() {
+        let memory = Connection::open_in_memory().expect("opens");
+        let error = configure(&memory).expect_err("memory has no log");
+        assert!(error.to_string().contains("journal_mode is memory"), "{error}");
+    }
 }
