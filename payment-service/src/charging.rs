@@ -9,16 +9,18 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use contracts::money::Money;
+use futures_util::FutureExt as _;
 use oncelog::{
     aggregate::{Cause, ExecuteError, Loaded, Streams},
     event::StreamId,
     runtime::{Attribute, Outcome, Silence, SpanKind, Spans, Stop, chain, durations, fault, outcomes},
-    store::CommitError,
+    store::{CommitError, ReadError},
 };
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -27,7 +29,7 @@ use prometheus_client::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    due::{Answer, Due, due},
+    due::{Answer, Due, age, due},
     fault::Step,
     gateway::{Found, Gateway, NoAnswer},
     payment::{Command, Payment, Receipt, Refund, State},
@@ -122,8 +124,10 @@ impl<G: Gateway> Charging<G> {
         let mut under_way = HashSet::new();
         let mut calls: JoinSet<Ended> = JoinSet::new();
         let (mut look_at, mut is_backlog) = (tokio::time::Instant::now(), false);
+        let mut parked_at = Instant::now();
         loop {
             tokio::select! {
+                biased; // a stopping service calls nobody
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
                     let is_settled = is_settled(&mut under_way, ended); // a settled payment makes nothing due
@@ -141,7 +145,11 @@ impl<G: Gateway> Charging<G> {
             }
             head.mark_unchanged();
             let next;
-            (next, is_backlog) = self.start_due(&mut calls, &mut under_way).await;
+            let look_for_parked = parked_at.elapsed() > LOOK_AGAIN;
+            (next, is_backlog) = self.start_due(&mut calls, &mut under_way, look_for_parked).await;
+            if look_for_parked {
+                parked_at = Instant::now();
+            }
             look_at = tokio::time::Instant::now() + next;
         }
         let _ = tokio::time::timeout(DRAIN, async { while calls.join_next().await.is_some() {} }).await;
@@ -149,11 +157,15 @@ impl<G: Gateway> Charging<G> {
     }
 
     /// Starts the calls that are due. Returns the time until the next query, and true if there is a backlog.
-    async fn start_due(&self, calls: &mut JoinSet<Ended>, under_way: &mut HashSet<StreamId>) -> (Duration, bool) {
+    async fn start_due(
+        &self,
+        calls: &mut JoinSet<Ended>,
+        under_way: &mut HashSet<StreamId>,
+        look_for_parked: bool,
+    ) -> (Duration, bool) {
         let now = SystemTime::now();
-        let limit = limit(under_way);
-        let waiting: Vec<_> = match self.streams.rows(payments_table::waiting(now, limit)).await {
-            Ok(rows) => rows.iter().filter_map(Waiting::of).collect(),
+        let waiting = match self.waiting(now, limit(under_way), look_for_parked).await {
+            Ok(waiting) => waiting,
             Err(error) => {
                 tracing::error!(error = chain(&error), "cannot query the payments that are due");
                 return (LOOK_AGAIN, false);
@@ -168,7 +180,23 @@ impl<G: Gateway> Charging<G> {
         }
         (next.look_again, next.is_backlog)
     }
+
+    /// Returns the payments that are due, and the next one. A payment that waits longer than the longest pause was
+    /// parked by a clock that was ahead, and is due now.
+    async fn waiting(&self, now: SystemTime, limit: usize, look_for_parked: bool) -> Result<Vec<Waiting>, ReadError> {
+        let mut rows = self.streams.rows(payments_table::waiting(now, limit)).await?;
+        if look_for_parked {
+            let parked = self.streams.rows(payments_table::waiting_from(now + PARKED, limit)).await?;
+            rows.retain(|row| parked.iter().all(|parked| parked.stream != row.stream)); // the last one may be in both
+            rows.extend(parked);
+        }
+        let waiting = rows.iter().filter_map(Waiting::of);
+        Ok(waiting.map(|payment| Waiting { due: unparked(payment.due, now), ..payment }).collect())
+    }
 }
+
+/// The time after which no payment waits, unless the clock was set back.
+const PARKED: Duration = Duration::from_secs(2 * LONGEST_PAUSE.as_secs());
 
 /// Returns the number of payments to query: enough to find every call that can be started, and one more, which shows a
 /// backlog.
@@ -186,6 +214,11 @@ struct Next {
     is_backlog: bool,
 }
 
+/// Returns the time at which a payment is due.
+fn unparked(due: SystemTime, now: SystemTime) -> SystemTime {
+    if due > now + PARKED { now } else { due }
+}
+
 fn next(waiting: &[Waiting], now: SystemTime, under_way: &HashSet<StreamId>, places: usize) -> Next {
     let due = waiting.iter().filter(|payment| payment.due <= now && !under_way.contains(&payment.order));
     let is_backlog = due.clone().count() > places;
@@ -194,6 +227,15 @@ fn next(waiting: &[Waiting], now: SystemTime, under_way: &HashSet<StreamId>, pla
         start: due.take(places).copied().collect(),
         look_again: later.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
         is_backlog,
+    }
+}
+
+/// Waits for the gateway's answer. A call that panics has no answer, and is retried like any other.
+async fn answer(call: impl Future<Output = Result<Answer, NoAnswer>>) -> Result<Answer, NoAnswer> {
+    match tokio::time::timeout(CALL, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_panic)) => Err(NoAnswer("the call panicked; the panic was printed above".to_owned())),
+        Err(_elapsed) => Err(NoAnswer(format!("no answer within {} s", CALL.as_secs()))),
     }
 }
 
@@ -245,8 +287,9 @@ impl<G: Gateway> Call<G> {
         };
         let before = payment.trace().cloned();
         let Payment::Known { money, order_time, state } = payment.state else { return true };
-        let age = order_time.elapsed().unwrap_or_default();
-        let Some(due) = due(&state, age, self.gateway.remembers()) else { return true }; // settled meanwhile
+        let remembers = self.gateway.remembers();
+        let age = age(order_time, payment.create_time, SystemTime::now(), remembers);
+        let Some(due) = due(&state, age, remembers) else { return true }; // settled meanwhile
         let attributes = || vec![Attribute::new("order.id", order.to_string())];
         let name = match due {
             Due::Charge | Due::FindOrCharge => "charge",
@@ -255,8 +298,7 @@ impl<G: Gateway> Call<G> {
         let mut span = self.spans.start(SpanKind::Client, name, before.as_ref(), attributes);
         let cause = Cause { event: None, trace: span.trace(before.as_ref()) };
         let began = Instant::now();
-        let answer = tokio::time::timeout(CALL, self.ask(due, money)).await;
-        let answer = answer.unwrap_or_else(|_elapsed| Err(NoAnswer(format!("no answer within {} s", CALL.as_secs()))));
+        let answer = answer(self.ask(due, money)).await;
         self.calls.note(began, answer.as_ref().ok());
         match answer {
             Ok(answer) => {
@@ -368,6 +410,19 @@ mod tests {
         let all = next_of(&due[1..]);
         assert_eq!((all.start.len(), all.is_backlog), (CONCURRENCY, false));
         assert_eq!(next(&due, now, &under_way, 0), Next { start: vec![], look_again: LOOK_AGAIN, is_backlog: true });
+    }
+
+    #[test]
+    fn a_payment_that_a_wrong_clock_has_parked_is_due_now() {
+        let now = SystemTime::now();
+        assert_eq!(unparked(now + LONGEST_PAUSE, now), now + LONGEST_PAUSE);
+        assert_eq!(unparked(now + Duration::from_secs(24 * 60 * 60), now), now);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_has_no_answer() {
+        let answer = answer(async { panic!("as the test wants it") }).await;
+        assert!(answer.expect_err("none").to_string().contains("panicked"));
     }
 
     #[test]

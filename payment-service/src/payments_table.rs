@@ -87,6 +87,11 @@ pub(crate) fn waiting(now: SystemTime, limit: usize) -> Query {
     Query::all().oldest_first(DUE_TIME).through(now).limit(limit)
 }
 
+/// Selects up to `limit` payments that wait for the gateway, and are due at a time or later.
+pub(crate) fn waiting_from(time: SystemTime, limit: usize) -> Query {
+    Query::all().from(DUE_TIME, time).limit(limit)
+}
+
 /// Selects a page of payments, from the newest to the oldest.
 pub(crate) fn page(state: Option<&'static str>, page: &Page) -> Query {
     let query = page.query(CREATE_TIME);
@@ -172,6 +177,8 @@ mod tests {
         assert_eq!(due(9), [orders[1], orders[2], orders[0]]);
         assert_eq!(by(start, 9), [orders[1], orders[2]], "one is due, and the next one follows");
         assert_eq!(due(1), [orders[1]]);
+        let later = store.rows_blocking(&waiting_from(start + second * 2, 9)).expect("reads");
+        assert_eq!(later.iter().map(|row| row.stream).collect::<Vec<_>>(), [orders[0]]);
 
         postpone(&store, orders[1], start + second * 9);
         assert_eq!(due(9), [orders[2], orders[0], orders[1]]);

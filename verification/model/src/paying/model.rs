@@ -29,7 +29,7 @@ impl Paying {
             + usize::from(state.payment.caller.is_some());
         let at_most = if self.without(Defence::OneCallAtATime) { 2 } else { 1 };
         let age = if self.without(Defence::AskWhenTheKeyMayBeForgotten) { Age::Young } else { state.age };
-        due(payment, age.duration(), MEMORY).filter(|_| under_way < at_most)
+        due(payment, Some(age.duration()), MEMORY).filter(|_| under_way < at_most)
     }
 
     /// Returns the steps that happen without a fault and without a customer.
