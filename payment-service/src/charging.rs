@@ -176,7 +176,14 @@ impl<G: Gateway> Charging<G> {
             under_way.insert(payment.order);
             let (streams, gateway) = (self.streams.clone(), Arc::clone(&self.gateway));
             let call = Call { streams, gateway, calls: self.calls.clone(), spans: self.spans.clone(), payment };
-            calls.spawn(async move { Ended { order: payment.order, settled: call.run().await } });
+            calls.spawn(async move {
+                let settled = AssertUnwindSafe(call.run()).catch_unwind().await;
+                if settled.is_err() {
+                    tracing::error!(order = %payment.order, "a payment's call panicked and will be repeated");
+                    tokio::time::sleep(LONGEST_PAUSE).await; // the payment counts as in flight until then
+                }
+                Ended { order: payment.order, settled: settled.unwrap_or(false) }
+            });
         }
         (next.look_again, next.is_backlog)
     }
@@ -252,9 +259,9 @@ fn is_settled(under_way: &mut HashSet<StreamId>, ended: Result<Ended, tokio::tas
             under_way.remove(&order);
             settled
         }
-        // Its payment counts as in flight, so it is not called for again before the next start.
+        // The task catches panics. Its payment counts as in flight, so it is not called for again before the next start.
         Err(error) => {
-            tracing::error!(error = %error, "a call to the gateway panicked");
+            tracing::error!(error = %error, "the task of a payment was cut off");
             true
         }
     }

@@ -1,4 +1,4 @@
-//! Limits for bodies: a deadline for each part of a request, and a memory budget for unsent answers.
+//! Limits for bodies: a deadline for the body of a request, and a memory budget for unsent answers.
 //!
 //! Without them, a slow sender could hold calls open, and a caller that does not read could fill the memory.
 
@@ -13,6 +13,7 @@ use std::{
 use axum::{
     BoxError,
     body::{Body, Bytes, HttpBody},
+    http::Request,
     response::{IntoResponse as _, Response},
 };
 use http_body::Frame;
@@ -23,7 +24,7 @@ use tokio::{
 
 use super::{call_error::CallError, connections::CallInFlight};
 
-/// The time that the next part of a request may take to arrive.
+/// The time that the body of a request may take to arrive, or its next part if the call is a stream of requests.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// The time that a caller may take to read a part of an answer.
@@ -40,8 +41,33 @@ const SMALL: usize = 4 * CHUNK;
 
 static UNSENT: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(BUDGET)));
 
-/// Limits the time that each part of a request may take to arrive.
-pub(super) fn limited<B>(body: B) -> Body
+/// What has to arrive in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// The whole body.
+    Whole,
+    /// Each part of it: the call is a stream of requests.
+    EachPart,
+}
+
+impl Arrival {
+    /// Returns what has to arrive for a call. Of all calls, only gRPC reflection is a stream of requests.
+    fn of(path: &str) -> Self {
+        if path.starts_with("/grpc.reflection.") { Self::EachPart } else { Self::Whole }
+    }
+}
+
+/// Limits the time that the body of a request may take to arrive.
+pub(super) fn limited<B>(request: Request<B>) -> Request<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let arrival = Arrival::of(request.uri().path());
+    request.map(|body| limited_body(body, arrival))
+}
+
+fn limited_body<B>(body: B, arrival: Arrival) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -49,7 +75,7 @@ where
     if body.is_end_stream() {
         return Body::empty();
     }
-    Body::new(Limited { body, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + ARRIVAL)) })
+    Body::new(Limited { body, arrival, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + ARRIVAL)) })
 }
 
 /// Sends an answer in chunks, as fast as its caller reads. A large answer is replaced with an error if the budget is
@@ -72,6 +98,7 @@ fn share(bytes: usize) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> 
 
 struct Limited<B> {
     body: B,
+    arrival: Arrival,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -84,7 +111,9 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            self.deadline.as_mut().reset(Instant::now() + ARRIVAL);
+            if self.arrival == Arrival::EachPart {
+                self.deadline.as_mut().reset(Instant::now() + ARRIVAL);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         match self.deadline.as_mut().poll(context) {
@@ -160,5 +189,35 @@ impl HttpBody for Paced {
         }
         hint.set_lower(hint.lower() + rest);
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// A body that sends a byte every second, for ever.
+    fn trickle() -> Body {
+        Body::from_stream(stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, BoxError>(Bytes::from_static(b"x")), ()))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_not_waited_for_for_ever() {
+        let read = axum::body::to_bytes(limited_body(trickle(), Arrival::Whole), usize::MAX).await;
+        assert!(read.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_requests_lasts_as_long_as_its_parts_arrive() {
+        let body = limited_body(trickle(), Arrival::EachPart);
+        let read = axum::body::to_bytes(body, 100).await;
+        assert!(read.expect_err("it ends at the limit of its size").to_string().contains("length limit"));
+        assert_eq!(Arrival::of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), Arrival::EachPart);
+        assert_eq!(Arrival::of("/orders.v1.OrderService/CreateOrder"), Arrival::Whole);
     }
 }

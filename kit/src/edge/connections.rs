@@ -302,8 +302,7 @@ impl Connection {
                 {
                     return Ok(refusal);
                 }
-                let request = request.map(bodies::limited);
-                let answer = routes.oneshot(request).await;
+                let answer = routes.oneshot(bodies::limited(request)).await;
                 answer.map(|answer: Response| bodies::paced(answer, call))
             }
         });

@@ -71,7 +71,10 @@ impl Ledger {
             return Err(rusqlite::Error::InvalidPath(path.to_owned())); // the file is not a ledger
         }
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(rusqlite::Error::InvalidPath(path.to_owned())); // the file system does not support it
+        }
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(TABLES)?;
         let (calls, queue) = mpsc::sync_channel(GROUP);
