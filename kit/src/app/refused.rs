@@ -31,7 +31,7 @@ pub(super) fn reason<S: Service>(store: &Location) -> Option<String> {
     Log::open(store, serve::identity::<S>()).ok()?.refusal().ok()?
 }
 
-/// Lifts the refusal of a store that is empty. It can only be that of a new store, and `--new-store` says to begin it.
+/// Lifts the refusal of an empty store. It is refused only because it is new, and `--new-store` allows a new store.
 pub(super) fn lift_if_new<S: Service>(config: &Config<S>) -> Result<(), Failure> {
     if config.new_store.is_some() && reason::<S>(&config.store).is_some() {
         let store = serve::open_store(config)?;
@@ -50,7 +50,7 @@ pub(super) async fn serve<S: Service>(
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     tracing::info!(service = S::INFO.name, listen = %config.listen, "starting with the store closed");
-    tracing::error!("calls are refused until `{} reconcile` has settled this: {reason}", S::INFO.name);
+    tracing::error!("refusing all calls: {reason}; `{} reconcile --apply` lifts the refusal", S::INFO.name);
     let routes = refused::routes(reason, S::INFO.grpc_service, S::INFO.name).await;
     let callers = serve::callers(config);
     let probes = Settings { audience: Audience::Probes, ..callers };

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::{CallError, guard::is_grpc};
 
-/// The longest time that a call waits. Calls are allowed in less than a second if the cluster answers, and after some four
-/// seconds if it is away.
+/// The longest time that a call waits. A store that is known allows calls in less than a second if the cluster answers,
+/// and after some four seconds if it is away.
 const HOLD: Duration = Duration::from_secs(8);
 
 /// Holds the calls of the routes back until `allowed` is true. A call that waits too long is refused.

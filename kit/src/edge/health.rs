@@ -1,8 +1,7 @@
 //! Health checks, with the same answer over gRPC (`grpc.health.v1`) and HTTP (`/livez`, `/readyz`).
 //!
 //! The service is ready while the store can write and the backlog of unpublished events is not too large. It is not
-//! ready before calls are allowed, and once it is stopping. After that Kafka does not matter, because calls are answered
-//! without it. A stuck relay or inbox is
+//! ready until calls are allowed, or while it is stopping. Once calls are allowed, readiness does not depend on Kafka. A stuck relay or inbox is
 //! reported under its own name in gRPC's health, `relay` or `inbox`. It needs an operator, but does not affect callers.
 
 use std::{

@@ -59,7 +59,7 @@ impl Damage {
                 tracing::error!(
                     batch,
                     "a batch in Kafka's log is damaged: its partition waits, the others continue; \
-                     restore the log, or give the batch up with `dead-letters skip {batch}`"
+                     restore the log, or run `dead-letters skip {batch}`"
                 );
             }
             found.insert(place.clone());

@@ -226,6 +226,6 @@ fn skip(client: &Client, service: &str, batch: &Origin) -> Result<(), ReplayErro
     let producer = Producer::create(&client.producer())?;
     producer.send(&dead_letters::give_up(batch, &retries, partition))?;
     producer.wait(ANSWER)?;
-    let _ = writeln!(io::stdout(), "the service will skip {batch}, if it waits there; its log says so");
+    let _ = writeln!(io::stdout(), "asked the service to skip {batch}; its log shows whether the batch was skipped");
     Ok(())
 }

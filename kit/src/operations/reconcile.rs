@@ -103,7 +103,7 @@ pub async fn run<T: ReadTable>(
     tokio::task::spawn_blocking(reconcile).await.map_err(|error| Failure::subcommand("reconcile", error))?
 }
 
-/// Whether a store was lost that the new one can be.
+/// The result of the search for a lost store that the new store can replace.
 enum Lost {
     No,
     /// It was, and nothing was changed.

@@ -28,9 +28,9 @@ pub enum RelayError {
     StoreBehind { head: Position, checkpoint: Position, service: &'static str },
     /// The store is new, and the topic has events of another store of the service.
     #[error(
-        "the topic {topic} has events of another store, {other}, and this store is new: was its disk lost, or not \
-         mounted? Mount it, or restore a copy, or run `{service} reconcile`, which restores the store from the topic; \
-         to begin another store, give --new-store {other}"
+        "the topic {topic} has events of another store, {other}, and this store is new: if the volume is not mounted, \
+         mount it; if that store is lost, restore a backup or run `{service} reconcile --apply`; to begin another store \
+         on purpose, give --new-store {other}"
     )]
     OtherStore { topic: String, other: StoreId, service: &'static str },
     /// The store was published before, but the cluster has no checkpoint of it.
@@ -135,7 +135,7 @@ impl From<ReadError> for SessionEnd {
 
 /// A partition gave a new record the offset of one that was published before: it has lost its newest records.
 #[derive(Debug, thiserror::Error)]
-#[error("a partition of {topic} ends before a record that was published to it; comparing the topic with the store")]
+#[error("a partition of {topic} gave a new record an offset that is already used, so it has lost records")]
 pub(super) struct OffsetReused {
     pub(super) topic: String,
 }

@@ -20,7 +20,7 @@ pub struct Published {
 pub struct LastRecord {
     /// The position of its event, or [`Position::START`] if the partition has no record of the store.
     pub position: Position,
-    /// The offset of the record. Without a record: an offset up to which the partition has none.
+    /// The offset of the record. Without a record, the partition has none of this store up to this offset.
     pub offset: i64,
 }
 

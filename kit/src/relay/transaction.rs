@@ -13,8 +13,7 @@
 
 use std::time::Duration;
 
-/// Returns the time within which a commit or abort was surely sent only once, from the `retry.backoff.ms` of its
-/// producer.
+/// Returns three quarters of `retry.backoff.ms`. A commit or abort that took no longer was sent only once.
 pub const fn surely_sent_once(retry_backoff: Duration) -> Duration {
     Duration::from_millis(retry_backoff.as_millis() as u64 * 3 / 4)
 }
