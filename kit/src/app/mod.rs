@@ -8,7 +8,11 @@ mod refused;
 mod serve;
 mod service;
 
-use std::{marker::PhantomData, process::ExitCode};
+use std::{
+    marker::PhantomData,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use tracing::level_filters::LevelFilter;
 
@@ -29,6 +33,9 @@ use crate::{
     store::{Log, Store},
 };
 pub use crate::{edge::ListenArgs, kafka::args::KafkaArgs, operations::audit::NoArgs};
+
+/// The time that `reconcile` may take to close the store after it has lifted a refusal.
+const CLOSING: Duration = Duration::from_secs(60);
 
 /// The program of a service. Its whole `main` is `App::<OrderService>::main()`. The documentation of the
 /// [crate](crate#a-first-service) has an example.
@@ -58,13 +65,22 @@ impl<S: Service> App<S> {
         let shutdown = stop::on_signals().map_err(Failure::configuration)?;
         let cluster = serve::cluster(&config.kafka);
         refused::lift_if_new(&config)?;
+        let mut patient_until = Instant::now();
         while !shutdown.is_cancelled() {
             let listener = listener::bind(config.listen, "--listen").await?;
             if let Some(reason) = refused::reason::<S>(&config.store) {
                 refused::serve(&config, reason, listener, &shutdown).await?;
+                patient_until = Instant::now() + CLOSING;
                 continue;
             }
-            let store = open_store(&config)?;
+            let store = match open_store(&config) {
+                Ok(store) if store.refusal_blocking().is_ok_and(|refusal| refusal.is_none()) => store,
+                Err(failure) if Instant::now() > patient_until => return Err(failure),
+                Ok(_) | Err(_) => {
+                    refused::pause(&shutdown).await;
+                    continue;
+                }
+            };
             match run(store, config.clone(), listener, cluster.clone(), shutdown.clone()).await {
                 Err(failure) if refused::reason::<S>(&config.store).is_some() => tracing::debug!("{failure}"),
                 result => return result,

@@ -28,7 +28,12 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Returns why the store is refused. A store that cannot be read now counts as not refused: opening it says why.
 pub(super) fn reason<S: Service>(store: &Location) -> Option<String> {
-    Log::open(store, serve::identity::<S>()).ok()?.refusal().ok()?
+    read_reason::<S>(store).flatten()
+}
+
+/// Returns why the store is refused, or `None` if it cannot be read now.
+fn read_reason<S: Service>(store: &Location) -> Option<Option<String>> {
+    Log::open(store, serve::identity::<S>()).ok()?.refusal().ok()
 }
 
 /// Lifts the refusal of an empty store. It is refused only because it is new, and `--new-store` allows a new store.
@@ -75,6 +80,14 @@ pub(super) async fn serve<S: Service>(
     Ok(())
 }
 
+/// Waits before the store is opened again.
+pub(super) async fn pause(shutdown: &Shutdown) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(LOOK) => {}
+    }
+}
+
 async fn wait_until_lifted<S: Service>(store: Location, lifted: Shutdown, stop: Stop) -> Result<(), Infallible> {
     loop {
         tokio::select! {
@@ -82,8 +95,8 @@ async fn wait_until_lifted<S: Service>(store: Location, lifted: Shutdown, stop: 
             () = tokio::time::sleep(LOOK) => {}
         }
         let store = store.clone();
-        let reason = tokio::task::spawn_blocking(move || reason::<S>(&store)).await;
-        if matches!(reason, Ok(None)) {
+        let reason = tokio::task::spawn_blocking(move || read_reason::<S>(&store)).await;
+        if matches!(reason, Ok(Some(None))) {
             lifted.cancel();
         }
     }

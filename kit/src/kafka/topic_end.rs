@@ -62,18 +62,21 @@ impl<'a> TopicEnds<'a> {
         let end = topics::offsets(consumer, topic, partitions, Offset::End)?;
         let mut ends: Vec<_> =
             low.into_iter().zip(end).map(|(low, end)| PartitionEnd { low, end, newest: None }).collect();
+        // A partition that ends before the offset has lost its tail, or is another one. Then all of it may matter.
+        let hint = |partition, end| since(partition).filter(|since| *since < end);
         let mut look = FIRST_LOOK;
         loop {
             let mut starts = BTreeMap::new();
             for (partition, found) in (0..).zip(&ends) {
-                let start = since(partition).unwrap_or(found.end - look).max(found.low);
+                let start = hint(partition, found.end).unwrap_or(found.end - look).max(found.low);
                 if found.newest.is_none() && start < found.end {
                     starts.insert(partition, start);
                 }
             }
             read_from(consumer, topic, is_wanted, &starts, &mut ends)?;
             let is_at_the_beginning = |(partition, start): (&i32, &i64)| {
-                since(*partition).is_some() || ends.get(*partition as usize).is_none_or(|found| *start <= found.low)
+                hint(*partition, ends[*partition as usize].end).is_some()
+                    || ends.get(*partition as usize).is_none_or(|found| *start <= found.low)
             };
             if starts.iter().all(is_at_the_beginning) {
                 return Ok(ends);

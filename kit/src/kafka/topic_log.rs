@@ -38,6 +38,12 @@ impl TopicLog {
         i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
     }
 
+    /// Returns the partitions whose oldest records were deleted.
+    pub(crate) fn without_beginning(&self) -> Vec<usize> {
+        let cut = self.partitions.iter().enumerate().filter(|(_, partition)| partition.log.low > 0);
+        cut.map(|(number, _)| number).collect()
+    }
+
     /// Returns the next record and its position in the store that published it. The position is 0 if `ce_sequence` is
     /// missing or is not a number.
     pub fn read(&mut self) -> Result<Option<(u64, Received)>, KafkaError> {

@@ -65,6 +65,25 @@ pub enum TopicError {
         /// The name of the topic.
         topic: String,
     },
+    /// A transaction in the topic was never ended. No reader can read past it.
+    #[error(
+        "the topic {topic} has a transaction in partitions {partitions:?} that nothing ends; \
+         find it with `kafka-transactions.sh find-hanging`, and end it with `kafka-transactions.sh abort`"
+    )]
+    OpenTransaction {
+        /// The name of the topic.
+        topic: String,
+        /// The partitions.
+        partitions: Vec<i32>,
+    },
+    /// Records near the end of the topic are damaged, so that it cannot be compared with the store.
+    #[error("the topic {topic} is damaged near its end, and cannot be compared with the store: {source}")]
+    Damaged {
+        /// The name of the topic.
+        topic: String,
+        /// The error of the read.
+        source: KafkaError,
+    },
     /// The topic has a setting that would lose records. The service uses the topic as soon as the setting is corrected.
     #[error("the topic {topic} has {setting}={actual}, where {why}; {mend}")]
     Unfit {

@@ -11,6 +11,7 @@ use crate::{
     relay::{
         Publication,
         checkpoint::{Checkpoint, Publisher},
+        published::Published,
         transaction::Outcome,
         writer::{Finished, Writer},
     },
@@ -97,6 +98,20 @@ impl LostEvents {
         )))
     }
 
+    /// Refuses to publish events again whose records may have been deleted on purpose: the partition has lost its beginning
+    /// and has no record of the store.
+    pub(super) fn refuse_deleted(&self, without_beginning: &[usize]) -> Result<(), ReconcileError> {
+        let is_deleted = |(_, partition): &&(Position, usize)| {
+            without_beginning.contains(partition) && self.last.get(*partition) == Some(&Position::START)
+        };
+        match self.events.iter().find(is_deleted) {
+            Some((_, partition)) => Err(ReconcileError::Contradiction(format!(
+                "records at the beginning of partition {partition} were deleted, and it has no event of the store"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Formats the partitions that have lost events.
     pub(super) fn place(&self) -> String {
         let partitions: BTreeSet<_> = self.events.iter().map(|(_, partition)| *partition).collect();
@@ -114,8 +129,9 @@ impl LostEvents {
         publication: &Publication,
         mut writer: Writer,
         checkpoint: Option<Checkpoint>,
+        noted: &Published,
     ) -> Result<(), ReconcileError> {
-        writer = self.fill(publication, writer)?;
+        writer = self.fill(publication, writer, noted)?;
         let term = checkpoint.map_or(1, |checkpoint| checkpoint.term + 1);
         let through = self.events.last().map(|(position, _)| *position);
         let through = through.max(checkpoint.map(|checkpoint| checkpoint.position)).unwrap_or_default();
@@ -132,9 +148,8 @@ impl LostEvents {
         Ok(())
     }
 
-    fn fill(&self, publication: &Publication, mut writer: Writer) -> Result<Writer, ReconcileError> {
+    fn fill(&self, publication: &Publication, mut writer: Writer, noted: &Published) -> Result<Writer, ReconcileError> {
         let topic = &publication.topic.name;
-        let noted = publication.published()?.unwrap_or_default();
         let ends = TopicEnds::open(&publication.client)?.read(topic, &|_| true, &|_| None)?;
         for (partition, end) in ends.iter().enumerate() {
             let count = self.events.iter().filter(|(_, lost)| *lost == partition).count();

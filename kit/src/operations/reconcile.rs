@@ -123,7 +123,11 @@ fn restore_lost_store(
     if *store.head().borrow() != Position::START || publication.published_to()?.is_some() {
         return Ok(Lost::No);
     }
-    let Some(lost) = publication.other_store(&TopicEnds::open(&publication.client)?)? else { return Ok(Lost::No) };
+    let ends = TopicEnds::open(&publication.client)?;
+    if publication.is_in_topic(&ends)? {
+        return Ok(Lost::No); // its id was adopted before
+    }
+    let Some(lost) = publication.other_store(&ends)? else { return Ok(Lost::No) };
     let topic = &publication.topic.name;
     writeln!(out, "the store is new, and {topic} has events of store {lost}, which was lost")?;
     writeln!(out, "events that were recorded there and never published cannot be restored")?;
@@ -172,6 +176,10 @@ struct Situation {
     checkpoint: Option<Checkpoint>,
     /// The events that were published and are not in the topic.
     lost: LostEvents,
+    /// The id of the cluster.
+    cluster: String,
+    /// True if the store was published to this cluster before.
+    is_this_cluster: bool,
 }
 
 impl Situation {
@@ -192,7 +200,7 @@ impl Situation {
                 "the store ends at {head}, the topic at {published}, and the topic has lost events before that"
             )));
         }
-        Ok(Self { head, published, checkpoint, lost })
+        Ok(Self { head, published, checkpoint, lost, cluster: cluster.to_owned(), is_this_cluster })
     }
 
     fn needs_a_writer(&self) -> bool {
@@ -216,7 +224,7 @@ fn settle<T: ReadTable>(
     args: ReconcileArgs,
     out: &mut impl Write,
 ) -> Result<(), ReconcileError> {
-    let &Situation { head, published, checkpoint, ref lost } = situation;
+    let &Situation { head, published, checkpoint, ref lost, .. } = situation;
     if published > head {
         if args.apply {
             Replay::<T>::new(publication, head).apply()?;
@@ -234,7 +242,8 @@ fn settle<T: ReadTable>(
             lost.place()
         )?;
         if let Some(writer) = writer {
-            lost.publish(publication, writer, checkpoint)?;
+            let noted = publication.published()?.filter(|_| situation.is_this_cluster).unwrap_or_default();
+            lost.publish(publication, writer, checkpoint, &noted)?;
         }
     } else if checkpoint.is_none() {
         let what = match published {
@@ -254,6 +263,10 @@ fn settle<T: ReadTable>(
     }
     let refusal = publication.store.refusal_blocking()?;
     if args.apply {
+        if checkpoint.is_some() && !situation.is_this_cluster {
+            publication.remember_cluster(&situation.cluster, lost.partitions)?;
+        }
+        publication.forget_published()?;
         publication.store.lift_refusal_blocking()?;
     }
     let agree = checkpoint.is_some() && published <= head && lost.events.is_empty();
@@ -346,6 +359,7 @@ impl<'a, T: ReadTable> Replay<'a, T> {
         }
         lost.note(stored.up_to(through)?);
         lost.refuse_holes()?;
+        lost.refuse_deleted(&log.without_beginning())?;
         Ok((last, lost))
     }
 

@@ -71,6 +71,12 @@ const REMEMBER: Duration = Duration::from_secs(5);
 /// The time without a new event after which the relay stores what it has published.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// The number of times that a cluster is asked for a topic that it had, before the topic counts as lost.
+const LOOKS: u32 = 6;
+
+/// The pause between two of them.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Publishes one store to one topic.
 pub struct Relay {
     /// The store and the topic.
@@ -113,6 +119,7 @@ impl Relay {
             match end {
                 SessionEnd::Stop => return Ok(()),
                 SessionEnd::Refused(error) => {
+                    self.calls_allowed.send_replace(false);
                     if error.is_about_the_store() {
                         // If this fails, the next start is refused for the same reason.
                         let _ = self.publication.store.refuse_blocking(&error.to_string());
@@ -135,7 +142,12 @@ impl Relay {
         let is_allowed = *self.calls_allowed.borrow()
             || match end {
                 // An operator has to correct the topic.
-                SessionEnd::Topic(TopicError::Unfit { .. } | TopicError::Missing { .. }) => self.has_met_a_cluster(),
+                SessionEnd::Topic(
+                    TopicError::Unfit { .. }
+                    | TopicError::Missing { .. }
+                    | TopicError::OpenTransaction { .. }
+                    | TopicError::Damaged { .. },
+                ) => self.has_met_a_cluster(),
                 SessionEnd::Kafka(error) | SessionEnd::Topic(TopicError::Kafka { source: error, .. }) => {
                     self.has_met_a_cluster() && (client::is_denied(error) || is_away())
                 }
@@ -177,7 +189,7 @@ impl Relay {
     fn ensure_topics(&self, stop: &Stop) -> Result<i32, SessionEnd> {
         let Publication { client, topic, .. } = &self.publication;
         self.refuse_a_durable_cluster()?;
-        self.refuse_a_lost_topic()?;
+        self.refuse_a_lost_topic(stop)?;
         let partitions = stop.block_on(topics::ensure(client, topic)).ok_or(SessionEnd::Stop)??;
         stop.block_on(topics::ensure(client, &self.publication.checkpoints())).ok_or(SessionEnd::Stop)??;
         Ok(partitions)
@@ -194,15 +206,21 @@ impl Relay {
         Ok(())
     }
 
-    /// Refuses to create a topic again that existed before.
-    fn refuse_a_lost_topic(&self) -> Result<(), SessionEnd> {
+    /// Refuses to create a topic again that existed before. A broker that has just started may not know its topics yet, so
+    /// it is asked more than once.
+    fn refuse_a_lost_topic(&self, stop: &Stop) -> Result<(), SessionEnd> {
         let Publication { client, topic, .. } = &self.publication;
         let Some(published_to) = self.publication.published_to()? else { return Ok(()) };
-        let is_lost = topics::partitions(client, &topic.name)?.is_none();
-        if is_lost && topics::cluster_id(client)? == published_to {
-            return Err(RelayError::TopicLost { topic: topic.name.clone() }.into());
+        for _ in 0..LOOKS {
+            if topics::partitions(client, &topic.name)?.is_some() || topics::cluster_id(client)? != published_to {
+                return Ok(());
+            }
+            stop.sleep(LOOK_AGAIN);
         }
-        Ok(())
+        if stop.is_requested() {
+            return Err(SessionEnd::Stop);
+        }
+        Err(RelayError::TopicLost { topic: topic.name.clone() }.into())
     }
 
     /// Becomes the store's only publisher, and finds the position to publish from.

@@ -96,10 +96,15 @@ impl Publication {
         self.store.set_fact_blocking(&self.published_fact(), &published.to_text())
     }
 
+    /// Removes what the topic is known to hold. The next session compares the whole end of the topic.
+    pub(crate) fn forget_published(&self) -> Result<(), CommitError> {
+        self.store.remove_fact_blocking(&self.published_fact())
+    }
+
     /// Removes everything that is stored about the cluster and the topic.
     pub(crate) fn forget_cluster(&self) -> Result<(), CommitError> {
         self.store.remove_fact_blocking(&self.cluster_fact())?;
-        self.store.remove_fact_blocking(&self.published_fact())?;
+        self.forget_published()?;
         self.store.remove_fact_blocking(&topics::partitions_fact(&self.topic.name))
     }
 

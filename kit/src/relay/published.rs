@@ -43,8 +43,8 @@ pub enum Found {
     },
     /// There is no record, and the partition's oldest records were deleted. Nothing can be compared.
     Deleted {
-        /// The end of the partition.
-        end: i64,
+        /// The offset of the oldest record that is left.
+        low: i64,
     },
 }
 
@@ -83,7 +83,7 @@ impl Published {
             match *found {
                 Found::Record { position, offset, .. } if position == last.position => last.offset = offset,
                 Found::Nothing { end } if last.position == Position::START => last.offset = end - 1,
-                Found::Deleted { end } => last.offset = end - 1,
+                Found::Deleted { low } => last.offset = low - 1,
                 Found::Record { .. } | Found::Nothing { .. } => {
                     return Err(Lost { partition, position: last.position });
                 }
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn deleted_records_are_not_a_lost_tail() {
-        let after = verify(EVENTS, 1, 2, 3, &[Found::Deleted { end: 8 }, record(2, 4)]).expect("not comparable");
+        let after = verify(EVENTS, 1, 2, 3, &[Found::Deleted { low: 8 }, record(2, 4)]).expect("not comparable");
         assert_eq!(after, Published { through: Position(3), partitions: vec![last(3, 7), last(2, 4)] });
     }
 

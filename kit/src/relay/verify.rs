@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use uuid::Uuid;
 
 use super::{
@@ -14,9 +14,10 @@ use super::{
 use crate::{
     event::{EventId, Position},
     kafka::{
+        probe,
         record::Record,
         topic_end::{PartitionEnd, TopicEnds},
-        topics::DECIDED,
+        topics::{DECIDED, TopicError},
     },
     store::StoreId,
 };
@@ -46,13 +47,29 @@ impl Publication {
             tracing::warn!(topic, partitions = ?hanging, "ending transactions that were left open");
             let records: Vec<_> = hanging.iter().map(|partition| self.placeholder(topic, *partition)).collect();
             for _ in Writer::TURNS {
-                writer = expect_aborted(writer.abort(&records))?;
+                writer = self.expect_aborted(writer.abort(&records))?;
             }
-            if !ends.undecided(topic, partitions, DECIDED)?.is_empty() {
-                return Err(SessionEnd::Kafka(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
+            let hanging = ends.undecided(topic, partitions, DECIDED)?;
+            if !hanging.is_empty() {
+                return Err(SessionEnd::Topic(TopicError::OpenTransaction {
+                    topic: topic.clone(),
+                    partitions: hanging,
+                }));
             }
         }
         Ok(writer)
+    }
+
+    /// Returns the writer for the next transaction, whose turn is that of the other producer. On a slow broker each
+    /// transaction costs its writer.
+    fn expect_aborted(&self, finished: Finished) -> Result<Writer, SessionEnd> {
+        match finished {
+            Finished { error: Some(error), .. } => Err(SessionEnd::Kafka(error)),
+            Finished { writer: Some(writer), .. } => Ok(writer),
+            Finished { writer: None, .. } => {
+                Ok(Writer::open(&self.client, &self.transactional_id())?.with_the_other_turn_first())
+            }
+        }
     }
 
     /// Returns a record for a transaction that is aborted.
@@ -79,7 +96,12 @@ impl Publication {
         let known = |partition: i32| Some(stored.as_ref()?.partitions[usize::try_from(partition).ok()?]);
         let since = |partition| known(partition).map(|last| last.offset.max(0));
         let own = self.source();
-        let ends = ends.read(&self.topic.name, &|source| source == own, &since)?;
+        let ends = ends.read(&self.topic.name, &|source| source == own, &since).map_err(|source| {
+            if probe::is_damage(&source) {
+                return SessionEnd::Topic(TopicError::Damaged { topic: self.topic.name.clone(), source });
+            }
+            SessionEnd::Kafka(source)
+        })?;
         let found: Vec<_> = (0..).zip(&ends).map(|(partition, end)| found(end, known(partition))).collect();
 
         let mut published = stored.unwrap_or_else(|| Published::nothing(count));
@@ -109,12 +131,20 @@ impl Publication {
         Ok(published)
     }
 
-    /// Returns the store of this service, other than this one, whose records are the newest in a partition.
+    /// Returns the store of this service, other than this one, that has published last.
     pub(crate) fn other_store(&self, ends: &TopicEnds<'_>) -> Result<Option<StoreId>, KafkaError> {
-        let prefix = format!("/{}/", self.service);
-        let ends = ends.read(&self.topic.name, &|source| source.starts_with(&prefix), &|_| None)?;
-        let source = |end: &PartitionEnd| end.newest.as_ref()?.header("ce_source")?.strip_prefix(&prefix)?.parse().ok();
-        Ok(ends.iter().filter_map(source).find(|other| *other != self.store.id()))
+        let (prefix, own) = (format!("/{}/", self.service), self.source());
+        let is_other = |source: &str| source.starts_with(&prefix) && source != own;
+        let ends = ends.read(&self.topic.name, &is_other, &|_| None)?;
+        let newest = ends.iter().filter_map(|end| end.newest.as_ref()).max_by_key(|record| record.time);
+        Ok(newest.and_then(|record| record.header("ce_source")?.strip_prefix(&prefix)?.parse().ok()))
+    }
+
+    /// Returns true if the topic has a record of this store near the end of a partition.
+    pub(crate) fn is_in_topic(&self, ends: &TopicEnds<'_>) -> Result<bool, KafkaError> {
+        let own = self.source();
+        let ends = ends.read(&self.topic.name, &|source| source == own, &|_| None)?;
+        Ok(ends.iter().any(|end| end.newest.is_some()))
     }
 
     /// Refuses a store that does not have the newest events of the topic.
@@ -149,7 +179,7 @@ fn found(end: &PartitionEnd, known: Option<LastRecord>) -> Found {
     let &PartitionEnd { low, end, ref newest } = end;
     let Some(record) = newest else {
         let first = known.map_or(0, |last| last.offset + i64::from(last.position == Position::START));
-        return if low > first { Found::Deleted { end } } else { Found::Nothing { end } };
+        return if low > first { Found::Deleted { low } } else { Found::Nothing { end } };
     };
     let number = record.header("ce_sequence").and_then(|text| text.parse().ok());
     let event = record.header("ce_id").and_then(EventId::parse);
@@ -157,13 +187,5 @@ fn found(end: &PartitionEnd, known: Option<LastRecord>) -> Found {
         position: Position(number.unwrap_or_default()),
         event: event.unwrap_or(EventId(Uuid::nil())), // in no store
         offset: record.offset,
-    }
-}
-
-fn expect_aborted(finished: Finished) -> Result<Writer, SessionEnd> {
-    match finished {
-        Finished { writer: Some(writer), error: None, .. } => Ok(writer),
-        Finished { error: Some(error), .. } => Err(SessionEnd::Kafka(error)),
-        Finished { error: None, .. } => Err(SessionEnd::WriterRetired),
     }
 }

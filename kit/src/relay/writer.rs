@@ -70,6 +70,12 @@ impl Writer {
         step(Step::Open, || Ok(Self { turns: [turn(0)?, turn(1)?], surely_sent_once }))
     }
 
+    /// Returns the writer with its second producer as the one that commits next.
+    pub(crate) fn with_the_other_turn_first(self) -> Self {
+        let Self { turns: [first, second], surely_sent_once } = self;
+        Self { turns: [second, first], surely_sent_once }
+    }
+
     /// Publishes the records in one transaction. Blocks for about ten seconds at most.
     pub fn commit(self, records: &[Record]) -> Finished {
         let start = Transaction::start(self.surely_sent_once);
