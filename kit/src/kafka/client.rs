@@ -197,11 +197,27 @@ pub(crate) fn create<T: FromClientConfigAndContext<LogToTracing>>(config: &Clien
 /// at the offset `end`. `end` is needed because a partition that others write to all the time has no end to reach.
 /// The consumer must have `enable.partition.eof`.
 pub(crate) fn next_before(consumer: &Consumer, end: i64) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+    Ok(match next(consumer)? {
+        Next::Record(record) => Some(record).filter(|record| record.offset() < end),
+        Next::End(_) => None,
+    })
+}
+
+/// The next thing that a consumer reads.
+pub(crate) enum Next<'a> {
+    /// A record.
+    Record(BorrowedMessage<'a>),
+    /// The end of a partition.
+    End(i32),
+}
+
+/// Waits for the next record, or the end of an assigned partition. The consumer must have `enable.partition.eof`.
+pub(crate) fn next(consumer: &Consumer) -> Result<Next<'_>, KafkaError> {
     let deadline = Instant::now() + ANSWER;
     loop {
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => return Ok(Some(record).filter(|record| record.offset() < end)),
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+            Some(Ok(record)) => return Ok(Next::Record(record)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => return Ok(Next::End(partition)),
             Some(Err(KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
             )))

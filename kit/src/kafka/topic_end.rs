@@ -5,14 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
-    consumer::Consumer as _,
-    error::{KafkaError, RDKafkaErrorCode},
-};
+use rdkafka::{Message as _, Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError};
 
 use crate::kafka::{
-    client::{self, ANSWER, Client, Consumer},
+    client::{self, Client, Consumer, Next},
     record::Received,
     topics,
 };
@@ -75,8 +71,8 @@ impl<'a> TopicEnds<'a> {
             }
             read_from(consumer, topic, is_wanted, &starts, &mut ends)?;
             let is_at_the_beginning = |(partition, start): (&i32, &i64)| {
-                hint(*partition, ends[*partition as usize].end).is_some()
-                    || ends.get(*partition as usize).is_none_or(|found| *start <= found.low)
+                let found = &ends[*partition as usize];
+                hint(*partition, found.end).is_some() || *start <= found.low
             };
             if starts.iter().all(is_at_the_beginning) {
                 return Ok(ends);
@@ -116,11 +112,9 @@ fn read_from(
     }
     consumer.assign(&assignment)?;
     let mut unread: Vec<i32> = starts.keys().copied().collect();
-    let mut deadline = Instant::now() + ANSWER;
     while !unread.is_empty() {
-        let done = match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                deadline = Instant::now() + ANSWER;
+        let done = match client::next(consumer)? {
+            Next::Record(record) => {
                 let Some(found) = ends.get_mut(record.partition() as usize) else { continue };
                 if record.offset() < found.end {
                     let record = Received::from_librdkafka(&record);
@@ -131,17 +125,7 @@ fn read_from(
                 }
                 record.partition()
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => partition,
-            Some(Err(KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
-            )))
-            | None
-                if Instant::now() < deadline =>
-            {
-                continue;
-            }
-            Some(Err(error)) => return Err(error),
-            None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
+            Next::End(partition) => partition,
         };
         unread.retain(|partition| *partition != done);
     }
