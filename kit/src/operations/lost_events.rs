@@ -15,7 +15,6 @@ use crate::{
         transaction::Outcome,
         writer::{Finished, Writer},
     },
-    store::ReadError,
 };
 
 /// The number of events that are read or published at a time.
@@ -23,41 +22,6 @@ const BATCH: usize = 500;
 
 /// The number of offsets that are filled beyond the estimated former end of a partition.
 const MARGIN: i64 = 1000;
-
-/// Reads the store's events in order, up to an end.
-pub(super) struct Stored<'a> {
-    publication: &'a Publication,
-    head: Position,
-    position: Position,
-    batch: std::vec::IntoIter<Event>,
-}
-
-impl<'a> Stored<'a> {
-    pub(super) fn new(publication: &'a Publication, head: Position) -> Self {
-        Self { publication, head, position: Position::START, batch: Vec::new().into_iter() }
-    }
-
-    pub(super) fn next(&mut self) -> Result<Option<Event>, ReadError> {
-        if self.position >= self.head {
-            return Ok(None);
-        }
-        if self.batch.len() == 0 {
-            self.batch = self.publication.store.read_all_blocking(self.position, BATCH)?.into_iter();
-        }
-        let event = self.batch.next();
-        self.position = event.as_ref().map_or(self.head, |event| event.position);
-        Ok(event)
-    }
-
-    /// Returns the events up to a position.
-    pub(super) fn up_to(&mut self, end: Position) -> Result<Vec<Event>, ReadError> {
-        let mut events = Vec::new();
-        while self.position < end.min(self.head) {
-            events.extend(self.next()?);
-        }
-        Ok(events)
-    }
-}
 
 /// Events of the store that are not in the topic.
 pub(super) struct LostEvents {

@@ -5,3 +5,4 @@ pub mod dead_letters;
 pub mod log;
 mod lost_events;
 pub mod reconcile;
+mod replay;
