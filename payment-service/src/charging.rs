@@ -127,7 +127,7 @@ impl<G: Gateway> Charging<G> {
         let mut parked_at = Instant::now();
         loop {
             tokio::select! {
-                biased; // a stopping service calls nobody
+                biased; // The stop comes first, so that a stopping service begins no more calls.
                 () = stop.requested() => break,
                 Some(ended) = calls.join_next() => {
                     let is_settled = is_settled(&mut under_way, ended); // a settled payment makes nothing due

@@ -41,7 +41,7 @@ const SMALL: usize = 4 * CHUNK;
 
 static UNSENT: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(BUDGET)));
 
-/// What has to arrive in time.
+/// The part of a request that has to arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrival {
     /// The whole body.

@@ -1,11 +1,11 @@
-//! Decides where the inbox goes on in a partition whose log may have lost its tail. Pure.
+//! Decides from which offset the inbox resumes in a partition whose log may have lost its tail. Pure.
 //!
 //! After a power loss or an unclean election, a log can end before the offset up to which it was consumed. It may also
 //! have grown again since, with other records at the same offsets. So the inbox keeps the last record of each source,
 //! and compares it with the record that the log has at that offset.
 //!
-//! If they differ, the inbox goes back to a record that it knows to be handled, and consumes again from there. It passes
-//! over the records whose `ce_sequence` says that they were handled. Going back further than necessary is harmless.
+//! If they differ, the inbox goes back to a record that it knows to be handled, and consumes again from there. It skips
+//! the records whose `ce_sequence` says that they were handled. Going back further than necessary is harmless.
 //!
 //! Within a partition, the records of one source have growing `ce_sequence`s. Sources take turns: a store that replaces
 //! another is the only one that publishes from then on.
@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 
 use crate::store::{ConsumedRecord, SourceProgress};
 
-/// What a partition has at an offset, or after it if that offset holds no record.
+/// The result of a look-up at an offset: the first record at it or after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Record(ConsumedRecord),
@@ -42,13 +42,13 @@ pub(super) trait PartitionView {
 pub(super) enum Agreement {
     /// The log has what was consumed.
     Agrees,
-    /// The log has lost what was consumed last. The inbox goes on at `from`.
+    /// The log has lost what was consumed last. The inbox resumes at `from`.
     TailLost {
         from: i64,
         /// The record before `from`, if it is one that was handled.
         agreed: Option<ConsumedRecord>,
     },
-    /// Records that were not consumed yet are gone, or nothing is known with which to find the place again.
+    /// Unconsumed records are gone, or the store has no record to compare with the log.
     OffsetLost,
 }
 

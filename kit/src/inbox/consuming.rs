@@ -235,7 +235,8 @@ impl<T: ReadTable> Inbox<T> {
         Ok(Progress::new(cluster, places, offsets, sources))
     }
 
-    /// Verifies that the topics have what was consumed. The topics of an ephemeral cluster begin anew with each start.
+    /// Verifies that the topics still hold the records that were consumed last. Does nothing on an ephemeral cluster, whose
+    /// topics are empty after each start.
     fn find_lost_tails(&self, progress: &Progress, stop: &Stop) -> Result<Vec<LostTail>, SessionEnd> {
         match self.cluster {
             Cluster::Durable => verification::find_lost_tails(&self.client, progress, stop),

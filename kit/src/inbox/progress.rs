@@ -80,7 +80,7 @@ impl Progress {
         self.changed.insert(place.clone());
     }
 
-    /// Goes on at an offset, and returns the move from the stored one.
+    /// Resumes at an offset, and returns the move from the stored one.
     pub(super) fn skipping(&mut self, place: &(String, i32), next: i64) -> OffsetMove {
         let from = self.stored.insert(place.clone(), next);
         self.read.insert(place.clone(), next);

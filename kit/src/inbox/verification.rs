@@ -61,7 +61,7 @@ pub(super) fn go_back(lost: &[LostTail], progress: &mut Progress) {
     if !partitions.is_empty() {
         tracing::warn!(
             partitions = partitions.join(", "),
-            "topics have lost records that were consumed: going back, and passing over what was handled"
+            "topics have lost records that were consumed: resuming from an earlier offset, and skipping handled records"
         );
     }
 }

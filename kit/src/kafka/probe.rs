@@ -26,7 +26,7 @@ fn is_unknown(error: &KafkaError) -> bool {
 /// Looks up records of any partition.
 pub(crate) struct Probe(Consumer);
 
-/// What a partition has at an offset, or after it if that offset holds no record.
+/// The result of a look-up at an offset: the first record at it or after it.
 pub(crate) enum Found {
     /// A committed record.
     Record(Box<Received>),
